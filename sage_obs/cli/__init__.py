@@ -1,0 +1,79 @@
+"""The `sage-obs` command: every group is imported only when it is used, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Final
+
+import click
+
+from sage_obs.errors import ExitCode, SageObsError
+
+_COMMANDS: Final = {
+    "alerts": ("sage_obs.cli.alerts", "Recording rules, rollback triggers and Alertmanager's configuration."),
+    "dashboards": ("sage_obs.cli.dashboards", "Grafana dashboards as code."),
+    "drill": ("sage_obs.cli.drill", "Break a running stack on purpose and score the way back."),
+    "release": ("sage_obs.cli.release", "The releases of the local platform and what is known of them."),
+    "responder": ("sage_obs.cli.responder", "Answer Alertmanager by running runbooks."),
+    "runbook": ("sage_obs.cli.runbook", "Executable runbooks: incident, rollback."),
+    "up": ("sage_obs.cli.up", "Start the whole stack here: agent, Prometheus, Alertmanager, responder, traffic."),
+    "version": ("sage_obs.cli.version", "Print the version."),
+}
+"""Command name → (module that holds it as `command`, one line of help)."""
+
+
+class LazyGroup(click.Group):
+    """A click group whose commands are imported when they are run; its help comes from the table."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every command's name, sorted."""
+        del ctx
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command, or None for an unknown name."""
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        command = importlib.import_module(_COMMANDS[cmd_name][0]).command
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{_COMMANDS[cmd_name][0]}.command is not a click command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table without importing anything."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in sorted(_COMMANDS.items())])
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+def group() -> None:
+    """Observability and SRE toolkit for services that run AI agents in Python."""
+
+
+def main() -> None:
+    """Run the command line; the one place that turns errors into messages and exit codes."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run with these arguments and return the exit code. Errors people can act on go to stderr without a traceback."""
+    try:
+        result = group.main(args=arguments, prog_name="sage-obs", standalone_mode=False)
+    except click.ClickException as exc:
+        exc.show()
+        return exc.exit_code
+    except click.Abort:
+        click.echo("Interrupted.", err=True)
+        return ExitCode.INTERRUPTED
+    except SageObsError as exc:
+        click.echo(f"Error: {exc.message}", err=True)
+        if exc.hint:
+            click.echo(f"  {exc.hint}", err=True)
+        return exc.exit_code
+    except BrokenPipeError:
+        sys.stderr.close()
+        return ExitCode.OK
+    return result if isinstance(result, int) else ExitCode.OK

@@ -1,0 +1,369 @@
+"""Layered settings: argument > environment > file > default, and every value knows which of them it came from.
+
+`Option` describes one setting and `resolve` reads a table of them. The layer's own table is `OPTIONS`; the agent runtime brings its
+own and reads both from one file. Nothing here looks at the environment or a file until it is called.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final, Self
+
+from sage_obs.conventions import DEFAULT_METRICS_PORT
+from sage_obs.errors import ConfigError
+
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"0", "false", "no", "off"})
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)", re.ASCII)
+_UNIT_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}", re.ASCII)
+MASK: Final = "********"
+
+
+def parse_bool(value: object) -> bool:
+    """A boolean from YAML, or one of 1/true/yes/on and 0/false/no/off in any case."""
+    if isinstance(value, bool):
+        return value
+    text = str(value).strip().lower()
+    if text in _TRUE | _FALSE:
+        return text in _TRUE
+    raise ValueError("expected true or false")
+
+
+def parse_text(value: object) -> str:
+    """A scalar as text; a list or mapping is refused."""
+    if isinstance(value, (dict, list)):
+        raise ValueError("expected a single value")
+    return str(value)
+
+
+def parse_ratio(value: object) -> float:
+    """A number from 0 to 1."""
+    number = _number(value)
+    if not 0.0 <= number <= 1.0:
+        raise ValueError("expected a number from 0 to 1")
+    return number
+
+
+def parse_port(value: object) -> int:
+    """A TCP port from 0 to 65535, where 0 asks for any free one."""
+    return parse_int(0, 65535)(value)
+
+
+def parse_int(low: int, high: int) -> Callable[[object], int]:
+    """A parser for whole numbers from `low` to `high`."""
+
+    def parse(value: object) -> int:
+        number = _number(value)
+        if number != int(number) or not low <= number <= high:
+            raise ValueError(f"expected a whole number from {low} to {high}")
+        return int(number)
+
+    return parse
+
+
+def parse_seconds(value: object) -> float:
+    """A duration in seconds: a number, or Go's way of writing one (`300ms`, `5m`, `1h30m`)."""
+    text = str(value).strip()
+    if isinstance(value, str) and text and _DURATION.sub("", text) == "":
+        return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in _DURATION.findall(text))
+    seconds = _number(value)
+    if seconds < 0:
+        raise ValueError("expected a duration of at least 0 seconds")
+    return seconds
+
+
+def parse_choice(*choices: str) -> Callable[[object], str]:
+    """A parser for one of a few words, in any case."""
+
+    def parse(value: object) -> str:
+        text = parse_text(value).strip().lower()
+        if text not in choices:
+            raise ValueError(f"expected one of {', '.join(choices)}{_suggest(text, choices)}")
+        return text
+
+    return parse
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError("expected a number")
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError("expected a number") from None
+    if not math.isfinite(number):
+        raise ValueError("expected a finite number")
+    return number
+
+
+def _suggest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" (did you mean `{close[0]}`?)" if close else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One setting.
+
+    `path` is its dotted place in the file, `env` the variables that set it (the first one present wins), `parse` turns what was
+    found into the value or raises ValueError with what was expected. A secret is masked wherever settings are shown, and can also
+    be given as the path of a file in `<VARIABLE>_FILE`.
+    """
+
+    path: str
+    env: tuple[str, ...]
+    parse: Callable[[object], Any]
+    default: Any
+    help: str
+    aliases: tuple[str, ...] = ()
+    secret: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A resolved setting and where it came from, such as `environment SAGE_LOG_LEVEL` or `config.yaml: agent.id`."""
+
+    value: Any
+    source: str
+    secret: bool = False
+
+    def shown(self) -> str:
+        """The value as it may be printed."""
+        return MASK if self.secret and self.value else str(self.value)
+
+
+def resolve(
+    options: Mapping[str, Option],
+    *,
+    arguments: Mapping[str, object] | None = None,
+    environ: Mapping[str, str],
+    file: Path | None = None,
+    foreign: Iterable[str] = (),
+) -> dict[str, Value]:
+    """Resolve `options` by name from arguments, environment, file and defaults, in that order of strength.
+
+    An argument of None counts as not given. `foreign` lists dotted paths (or prefixes ending in a dot) that belong to somebody
+    else's table and are let pass in the file. Raises ConfigError for an unknown key or argument, a value that cannot be parsed,
+    and a file that cannot be read.
+    """
+    given = {name: value for name, value in (arguments or {}).items() if value is not None}
+    for name in given:
+        if name not in options:
+            raise ConfigError(f"Unknown setting `{name}`{_suggest(name, options)}.", hint=f"Known: {', '.join(sorted(options))}.")
+    tree = read_yaml(file, environ) if file is not None else {}
+    check_keys(tree, options.values(), file=file, foreign=foreign)
+    return {name: _resolve_one(name, option, given, environ, tree, file) for name, option in options.items()}
+
+
+def _resolve_one(
+    name: str, option: Option, given: Mapping[str, object], environ: Mapping[str, str], tree: Mapping[str, object], file: Path | None
+) -> Value:
+    if name in given:
+        return _parsed(option, given[name], f"argument {name}")
+    for variable in option.env:
+        if option.secret and (path := environ.get(f"{variable}_FILE")):
+            return _parsed(option, _read_secret(variable, Path(path)), f"environment {variable}_FILE")
+        if (text := environ.get(variable, "")) != "":
+            return _parsed(option, text, f"environment {variable}")
+    for path in (option.path, *option.aliases):
+        if path in tree and tree[path] is not None:
+            return _parsed(option, tree[path], f"{file}: {path}")
+    return Value(option.default, "default", option.secret)
+
+
+def _parsed(option: Option, raw: object, source: str) -> Value:
+    try:
+        return Value(option.parse(raw), source, option.secret)
+    except ValueError as exc:
+        shown = MASK if option.secret else repr(raw)[:80]
+        raise ConfigError(f"Cannot use {shown} from {source}: {exc}.", hint=f"It sets: {option.help}") from exc
+
+
+def _read_secret(variable: str, path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError as exc:
+        raise ConfigError(f"Cannot read the secret that {variable}_FILE points to, {path}: {exc.strerror}.") from exc
+
+
+def read_yaml(file: Path, environ: Mapping[str, str]) -> dict[str, object]:
+    """Read a YAML mapping, expand `${VAR}` and `${VAR:-default}`, and flatten it to dotted paths.
+
+    Raises ConfigError with line and column where the text is not YAML, and for a variable that is not set.
+    """
+    import yaml
+
+    try:
+        text = file.read_text()
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"Cannot read the configuration file {file}: {reason}.") from exc
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as exc:
+        mark = getattr(exc, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigError(f"{file}{where} is not valid YAML: {getattr(exc, 'problem', None) or exc}.") from exc
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{file} holds a {type(tree).__name__} where a mapping of settings is expected.")
+    return dict(_flatten(tree, "", environ, file))
+
+
+def _flatten(tree: Mapping[Any, object], prefix: str, environ: Mapping[str, str], file: Path) -> Iterable[tuple[str, object]]:
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{path}.", environ, file)
+        elif isinstance(value, str):
+            yield path, _expand(value, path, environ, file)
+        else:
+            yield path, value
+
+
+def _expand(text: str, path: str, environ: Mapping[str, str], file: Path) -> str:
+    def replacement(match: re.Match[str]) -> str:
+        name, default = match.group(1), match.group(2)
+        value = environ.get(name) or default
+        if value is None:
+            raise ConfigError(
+                f"{file}: `{path}` refers to ${{{name}}}, which is not set.", hint=f"Set {name}, or write ${{{name}:-default}}."
+            )
+        return value
+
+    return _VARIABLE.sub(replacement, text)
+
+
+def check_keys(tree: Mapping[str, object], options: Iterable[Option], *, file: Path | None, foreign: Iterable[str] = ()) -> None:
+    """Raise ConfigError, with the nearest known key, if the file holds one that no option reads."""
+    known = {path for option in options for path in (option.path, *option.aliases)}
+    passing = tuple(foreign)
+    for path in tree:
+        if path in known or any(path == other or (other.endswith(".") and path.startswith(other)) for other in passing):
+            continue
+        names = [*known, *(other.rstrip(".") for other in passing)]
+        raise ConfigError(f"{file}: unknown key `{path}`{_suggest(path, names)}.", hint="Remove it or correct its name.")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `instrument()` works with. Field names are those of its arguments; units are seconds and ratios."""
+
+    enabled: bool
+    service_name: str
+    agent_id: str
+    version: str
+    revision: str
+    metrics: bool
+    metrics_host: str
+    metrics_port: int
+    logs: bool
+    log_level: str
+    log_output: str
+    log_format: str
+    traces: bool
+    traces_endpoint: str
+    sampling_rate: float
+    health: bool
+    label_budget: int
+    overhead_objective: float
+    exit_timeout: float
+    sources: Mapping[str, Value]
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        arguments: Mapping[str, object] | None = None,
+        environ: Mapping[str, str] | None = None,
+        file: Path | None = None,
+        foreign: Iterable[str] = (),
+    ) -> Self:
+        """Resolve the layer's own settings; see `resolve` for the arguments and errors."""
+        values = resolve(OPTIONS, arguments=arguments, environ=os.environ if environ is None else environ, file=file, foreign=foreign)
+        names = [field.name for field in fields(cls) if field.name != "sources"]
+        return cls(**{name: values[name].value for name in names}, sources=values)
+
+
+_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+
+OPTIONS: Final[Mapping[str, Option]] = {
+    "enabled": Option("observability.enabled", ("SAGE_OBSERVABILITY_ENABLED",), parse_bool, True, "the master switch of the whole layer"),
+    "service_name": Option(
+        "observability.service_name",
+        ("OTEL_SERVICE_NAME", "SAGE_SERVICE_NAME"),
+        parse_text,
+        "sage-agent",
+        "the service's name",
+        aliases=("tracing.service_name", "observability.tracing.service_name"),
+    ),
+    "agent_id": Option("agent.id", ("SAGE_AGENT_ID",), parse_text, "agent-001", "the agent's identity in metrics and logs"),
+    "version": Option("observability.version", ("SAGE_SERVICE_VERSION",), parse_text, "0.0.0", "the release that runs here"),
+    "revision": Option("observability.revision", ("SAGE_SERVICE_REVISION",), parse_text, "unknown", "the source revision of the release"),
+    "metrics": Option("observability.metrics.enabled", ("SAGE_METRICS_ENABLED",), parse_bool, True, "whether /metrics is served"),
+    "metrics_host": Option("observability.metrics.host", ("SAGE_METRICS_HOST",), parse_text, "0.0.0.0", "the address /metrics listens on"),  # noqa: S104 - scraped from elsewhere
+    "metrics_port": Option(
+        "observability.metrics.port", ("SAGE_METRICS_PORT",), parse_port, DEFAULT_METRICS_PORT, "the port /metrics and /health answer on"
+    ),
+    "logs": Option("observability.logging.enabled", ("SAGE_LOGS_ENABLED",), parse_bool, True, "whether log records become JSON lines"),
+    "log_level": Option(
+        "observability.logging.level", ("SAGE_LOG_LEVEL",), parse_choice(*_LEVELS), "info", "the least level that is logged"
+    ),
+    "log_output": Option(
+        "observability.logging.output", ("SAGE_LOG_OUTPUT",), parse_text, "stdout", "where lines go: stdout, stderr or a file's path"
+    ),
+    "log_format": Option(
+        "observability.logging.format", ("SAGE_LOG_FORMAT",), parse_choice("json", "text"), "json", "json, or text for people"
+    ),
+    "traces": Option(
+        "tracing.enabled",
+        ("SAGE_TRACING_ENABLED",),
+        parse_bool,
+        True,
+        "whether sampled requests become spans",
+        aliases=("observability.tracing.enabled",),
+    ),
+    "traces_endpoint": Option(
+        "tracing.endpoint",
+        ("SAGE_TRACING_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        parse_text,
+        "",
+        "the OTLP/HTTP endpoint spans go to; none means no spans",
+        aliases=("observability.tracing.endpoint",),
+    ),
+    "sampling_rate": Option(
+        "tracing.sampling_rate",
+        ("SAGE_TRACING_SAMPLING_RATE",),
+        parse_ratio,
+        0.1,
+        "the share of new traces that is recorded",
+        aliases=("observability.tracing.sampling_rate",),
+    ),
+    "health": Option("observability.health.enabled", ("SAGE_HEALTH_ENABLED",), parse_bool, True, "whether /health/* is served"),
+    "label_budget": Option(
+        "observability.metrics.label_budget", ("SAGE_LABEL_BUDGET",), parse_int(1, 100_000), 100, "how many values an open label may take"
+    ),
+    "overhead_objective": Option(
+        "observability.objectives.overhead",
+        ("SAGE_OVERHEAD_OBJECTIVE",),
+        parse_seconds,
+        0.1,
+        "the latency objective in seconds, excluding language models",
+    ),
+    "exit_timeout": Option(
+        "observability.exit_timeout",
+        ("SAGE_EXIT_TIMEOUT",),
+        parse_seconds,
+        2.0,
+        "the longest the telemetry may delay the process's exit, in seconds",
+    ),
+}
+"""The layer's settings by argument name."""
