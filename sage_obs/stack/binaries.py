@@ -1,0 +1,123 @@
+"""Prometheus and Alertmanager: from PATH, else from Debian's packages unpacked into the state folder.
+
+Nothing is installed on the system: no root is needed and no service starts that would take a port. apt verifies what it downloads.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sage_obs.errors import UnavailableError
+from sage_obs.stack.state import DEFAULT_STATE
+
+_DOWNLOAD_TIMEOUT: Final = 180.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Binary:
+    package: str
+    names: tuple[str, ...]
+
+
+_BINARIES: Final = {
+    "prometheus": _Binary("prometheus", ("prometheus",)),
+    "promtool": _Binary("prometheus", ("promtool",)),
+    "alertmanager": _Binary("prometheus-alertmanager", ("prometheus-alertmanager", "alertmanager")),
+    "amtool": _Binary("prometheus-alertmanager", ("amtool",)),
+}
+NAMES: Final = tuple(_BINARIES)
+"""What `find` knows."""
+
+
+def find(name: str, *, state: Path = DEFAULT_STATE) -> Path:
+    """The path of one of `NAMES`, fetched into `state`/bin if it is not on PATH.
+
+    Raises UnavailableError, saying what to install, where it cannot be had.
+    """
+    binary = _BINARIES[name]
+    folder = (state / "bin").absolute()
+    if (found := _on_path(binary) or _unpacked(binary, folder)) is not None:
+        return found
+    with _exclusive(folder):
+        found = _unpacked(binary, folder)
+        if found is None:
+            _fetch(binary.package, folder)
+            found = _unpacked(binary, folder)
+    if found is None:
+        raise _unavailable(name, f"the package {binary.package} does not contain it")
+    return found
+
+
+def _on_path(binary: _Binary) -> Path | None:
+    return next((Path(path) for name in binary.names if (path := shutil.which(name))), None)
+
+
+def _unpacked(binary: _Binary, folder: Path) -> Path | None:
+    candidates = (folder / binary.package / "usr/bin" / name for name in binary.names)
+    return next((path for path in candidates if os.access(path, os.X_OK)), None)
+
+
+@contextmanager
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Only one process fetches; the others wait for it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _fetch(package: str, folder: Path) -> None:
+    for tool in ("apt-get", "dpkg"):
+        if shutil.which(tool) is None:
+            raise _unavailable(package, f"it is not on PATH and this system has no {tool} to get it with")
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        archive = _download(package, Path(scratch), folder)
+        unpacked = Path(scratch) / "unpacked"
+        _check(_run(["dpkg", "-x", str(archive), str(unpacked)]), package)
+        target = folder / package
+        shutil.rmtree(target, ignore_errors=True)
+        unpacked.rename(target)
+
+
+def _download(package: str, scratch: Path, folder: Path) -> Path:
+    """Download with the system's package lists; where it has none, with lists of our own (which needs no root)."""
+    result = _run(["apt-get", "--quiet", "download", package], cwd=scratch)
+    if result.returncode != 0:
+        own = _own_lists(folder)
+        _check(_run(["apt-get", "--quiet", *own, "update"]), package)
+        result = _run(["apt-get", "--quiet", *own, "download", package], cwd=scratch)
+    _check(result, package)
+    return next(scratch.glob("*.deb"))
+
+
+def _own_lists(folder: Path) -> list[str]:
+    lists, cache = folder / "apt/lists", folder / "apt/cache"
+    for path in (lists / "partial", cache / "archives/partial"):
+        path.mkdir(parents=True, exist_ok=True)
+    return ["-o", f"Dir::State::Lists={lists}", "-o", f"Dir::Cache={cache}", "-o", "APT::Sandbox::User=", "-o", "Debug::NoLocking=1"]
+
+
+def _run(command: list[str], *, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=_DOWNLOAD_TIMEOUT, check=False)
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 124, "", f"no answer within {_DOWNLOAD_TIMEOUT:.0f} s")
+
+
+def _check(result: subprocess.CompletedProcess[str], package: str) -> None:
+    if result.returncode != 0:
+        last = (result.stderr.strip().splitlines() or ["no message"])[-1]
+        raise _unavailable(package, f"`{' '.join(result.args[:1] + result.args[-2:])}` failed: {last}")
+
+
+def _unavailable(name: str, reason: str) -> UnavailableError:
+    return UnavailableError(f"Cannot get {name}: {reason}.", hint="Install Prometheus and Alertmanager so that they are on PATH.")
