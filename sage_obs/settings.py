@@ -10,7 +10,7 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Self
@@ -144,12 +144,12 @@ def resolve(
     *,
     arguments: Mapping[str, object] | None = None,
     environ: Mapping[str, str],
-    file: Path | None = None,
+    file: Path | Sequence[Path] | None = None,
     foreign: Iterable[str] = (),
 ) -> dict[str, Value]:
     """Resolve `options` by name from arguments, environment, file and defaults, in that order of strength.
 
-    An argument of None counts as not given. `foreign` lists dotted paths (or prefixes ending in a dot) that belong to somebody
+    `file` may be several, the strongest first. An argument of None counts as not given. `foreign` lists dotted paths (or prefixes ending in a dot) that belong to somebody
     else's table and are let pass in the file. Raises ConfigError for an unknown key or argument, a value that cannot be parsed,
     and a file that cannot be read.
     """
@@ -157,13 +157,21 @@ def resolve(
     for name in given:
         if name not in options:
             raise ConfigError(f"Unknown setting `{name}`{_suggest(name, options)}.", hint=f"Known: {', '.join(sorted(options))}.")
-    tree = read_yaml(file, environ) if file is not None else {}
-    check_keys(tree, options.values(), file=file, foreign=foreign)
-    return {name: _resolve_one(name, option, given, environ, tree, file) for name, option in options.items()}
+    passing = tuple(foreign)
+    trees = {one: read_yaml(one, environ) for one in _files(file)}
+    for one, tree in trees.items():
+        check_keys(tree, options.values(), file=one, foreign=passing)
+    return {name: _resolve_one(name, option, given, environ, trees) for name, option in options.items()}
+
+
+def _files(file: Path | Sequence[Path] | None) -> tuple[Path, ...]:
+    if file is None:
+        return ()
+    return (file,) if isinstance(file, Path) else tuple(file)
 
 
 def _resolve_one(
-    name: str, option: Option, given: Mapping[str, object], environ: Mapping[str, str], tree: Mapping[str, object], file: Path | None
+    name: str, option: Option, given: Mapping[str, object], environ: Mapping[str, str], trees: Mapping[Path, Mapping[str, object]]
 ) -> Value:
     if name in given:
         return _parsed(option, given[name], f"argument {name}")
@@ -172,9 +180,10 @@ def _resolve_one(
             return _parsed(option, _read_secret(variable, Path(path)), f"environment {variable}_FILE")
         if (text := environ.get(variable, "")) != "":
             return _parsed(option, text, f"environment {variable}")
-    for path in (option.path, *option.aliases):
-        if path in tree and tree[path] is not None:
-            return _parsed(option, tree[path], f"{file}: {path}")
+    for file, tree in trees.items():
+        for path in (option.path, *option.aliases):
+            if path in tree and tree[path] is not None:
+                return _parsed(option, tree[path], f"{file}: {path}")
     return Value(option.default, "default", option.secret)
 
 
@@ -284,7 +293,7 @@ class Settings:
         *,
         arguments: Mapping[str, object] | None = None,
         environ: Mapping[str, str] | None = None,
-        file: Path | None = None,
+        file: Path | Sequence[Path] | None = None,
         foreign: Iterable[str] = (),
     ) -> Self:
         """Resolve the layer's own settings; see `resolve` for the arguments and errors."""

@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from sage_obs.errors import ExitCode, SageObsError
+from sage_obs.cli import entry
 
 _COMMANDS: Final = {
     "alerts": ("sage_obs.cli.alerts", "Recording rules, rollback triggers and Alertmanager's configuration."),
@@ -60,20 +60,4 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run with these arguments and return the exit code. Errors people can act on go to stderr without a traceback."""
-    try:
-        result = group.main(args=arguments, prog_name="sage-obs", standalone_mode=False)
-    except click.ClickException as exc:
-        exc.show()
-        return exc.exit_code
-    except click.Abort:
-        click.echo("Interrupted.", err=True)
-        return ExitCode.INTERRUPTED
-    except SageObsError as exc:
-        click.echo(f"Error: {exc.message}", err=True)
-        if exc.hint:
-            click.echo(f"  {exc.hint}", err=True)
-        return exc.exit_code
-    except BrokenPipeError:
-        sys.stderr.close()
-        return ExitCode.OK
-    return result if isinstance(result, int) else ExitCode.OK
+    return entry.run(group, arguments, name="sage-obs")
