@@ -149,9 +149,9 @@ def resolve(
 ) -> dict[str, Value]:
     """Resolve `options` by name from arguments, environment, file and defaults, in that order of strength.
 
-    `file` may be several, the strongest first. An argument of None counts as not given. `foreign` lists dotted paths (or prefixes ending in a dot) that belong to somebody
-    else's table and are let pass in the file. Raises ConfigError for an unknown key or argument, a value that cannot be parsed,
-    and a file that cannot be read.
+    `file` may be several, the strongest first. An argument of None counts as not given. `foreign` lists dotted paths (or prefixes
+    ending in a dot) that belong to somebody else's table and are let pass in a file. Raises ConfigError for an unknown key or
+    argument, a value that cannot be parsed, and a file that cannot be read.
     """
     given = {name: value for name, value in (arguments or {}).items() if value is not None}
     for name in given:
