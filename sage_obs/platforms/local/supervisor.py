@@ -1,0 +1,276 @@
+"""The supervisor of the local platform: it makes what runs equal to what is desired, and says what it sees.
+
+A switch is gated and loses no connection. The new release starts beside the old one with the same listening socket, which this
+process owns; it must become ready in time, or it is stopped and the old one stays. Only then does `current` move to the new
+release's folder, in one step, and the old one drains.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import urllib.parse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from sage_obs.errors import PlatformError, SageObsError
+from sage_obs.files import replace_text
+from sage_obs.platforms.base import Instance
+from sage_obs.platforms.local import releases
+from sage_obs.platforms.local.records import Desired, Status, read_desired, write_status
+from sage_obs.platforms.local.releases import StoredRelease
+from sage_obs.processes import Process, spawn, stop
+
+HEARTBEAT: Final = 1.0
+"""Seconds between two status reports when nothing changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Limits of a switch in seconds: how long a release may take to be ready, and an old one to drain."""
+
+    ready: float = 20.0
+    drain: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What instances get from where they run.
+
+    The shared listening socket, a free port for each one's operations server, a folder for their logs, environment variables.
+    """
+
+    listener: socket.socket
+    ops_port: Callable[[], int]
+    logs: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Running:
+    release: StoredRelease
+    process: Process
+    ops_port: int
+    deadline: float
+    ready: bool = False
+
+
+@dataclass(slots=True)
+class _Draining:
+    running: _Running
+    deadline: float = field(default=0.0)
+
+
+class LocalSupervisor:
+    """Runs one instance of a service on `host` and follows `desired.json` in `root`.
+
+    `probe(url)` says whether an instance's readiness answers 200. `step` does a little and returns at once; call it a few times a
+    second from the main thread. `events` receives a sentence for each thing that happens.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        service: str,
+        host: Host,
+        probe: Callable[[str], bool] | None = None,
+        gate: Gate | None = None,
+        events: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._root = root
+        self._service = service
+        self._host = host
+        self._probe = probe or answers
+        self._gate = gate or Gate()
+        self._events = events
+        self._serving: _Running | None = None
+        self._candidate: _Running | None = None
+        self._draining: list[_Draining] = []
+        self._request: Desired | None = None
+        self._settled = 0
+        self._detail = ""
+        self._reported = 0.0
+        self._started = 0
+        root.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def targets(self) -> Path:
+        """The file in which Prometheus finds what to scrape."""
+        return self._root / "targets.json"
+
+    @property
+    def serving(self) -> str:
+        """The version that serves, "" before the first."""
+        return self._serving.release.version if self._serving else ""
+
+    @property
+    def processes(self) -> tuple[Process, ...]:
+        """Every child that may still run."""
+        running = [self._serving, self._candidate, *(one.running for one in self._draining)]
+        return tuple(one.process for one in running if one is not None)
+
+    def step(self) -> None:
+        """Notice what happened, move one step towards what is desired, report. Raises UnavailableError if the serving child died."""
+        self._reap()
+        desired = read_desired(self._root)
+        if desired is not None and (self._request is None or desired.request != self._request.request):
+            self._begin(desired)
+        if self._candidate is not None:
+            self._judge(self._candidate)
+        if time.monotonic() - self._reported >= HEARTBEAT:
+            self._report()
+
+    def stop(self) -> None:
+        """Drain and stop everything this supervisor started."""
+        stop(self.processes, grace=self._gate.drain)
+        self._serving = self._candidate = None
+        self._draining.clear()
+        self._report()
+
+    def _reap(self) -> None:
+        for one in list(self._draining):
+            if one.running.process.exit_code is not None:
+                self._draining.remove(one)
+                self._events(f"{one.running.release.version} has drained and stopped")
+            elif time.monotonic() > one.deadline:
+                one.running.process.signal(signal.SIGKILL)
+        if self._serving is not None and self._serving.process.exit_code is not None:
+            died, self._serving = self._serving, None
+            self._report()
+            raise died.process.died()
+
+    def _begin(self, desired: Desired) -> None:
+        """Take up a new request: nothing to do, or a candidate to start."""
+        self._request = desired
+        if self._candidate is not None:
+            self._drain(self._candidate)
+            self._candidate = None
+        if self._serving is not None and self._serving.release.digest == desired.digest:
+            self._settle("")
+            return
+        try:
+            self._candidate = self._start(releases.load(self._root, desired.version))
+        except SageObsError as exc:
+            self._settle(f"{desired.version} cannot be started: {exc.message}")
+            return
+        self._report()
+
+    def _start(self, release: StoredRelease) -> _Running:
+        self._started += 1
+        name, port = f"{self._service}-{self._started}", self._host.ops_port()
+        environment = {
+            **self._host.environment,
+            **release.environment,
+            "SAGE_SERVICE_VERSION": release.version,
+            "SAGE_SERVICE_REVISION": release.digest.removeprefix("sha256:")[:12],
+            "SAGE_METRICS_HOST": "127.0.0.1",
+            "SAGE_METRICS_PORT": str(port),
+        }
+        command = [sys.executable if part == "python" else part for part in release.argv()]
+        process = spawn(name, command, log=self._host.logs / f"{name}.log", environment=environment, listener=self._host.listener.fileno())
+        self._events(f"{release.version} is starting (pid {process.pid})")
+        return _Running(release, process, port, time.monotonic() + self._gate.ready)
+
+    def _judge(self, candidate: _Running) -> None:
+        """Promote a candidate that is ready; give up one that died or took too long."""
+        if candidate.process.exit_code is not None:
+            self._reject(candidate, f"it {candidate.process.died().message.split(' ', 3)[3].splitlines()[0].rstrip('.')}")
+        elif self._probe(f"{_ops_url(candidate)}/health/ready"):
+            self._promote(candidate)
+        elif time.monotonic() > candidate.deadline:
+            self._reject(candidate, f"it was not ready within {self._gate.ready:g} s")
+
+    def _reject(self, candidate: _Running, reason: str) -> None:
+        self._candidate = None
+        self._drain(candidate)
+        kept = f"; {self.serving} keeps serving" if self._serving else ""
+        self._events(f"{candidate.release.version} was rejected: {reason}{kept}")
+        self._settle(f"{candidate.release.version} was rejected: {reason}{kept}. Log: {candidate.process.log}")
+
+    def _promote(self, candidate: _Running) -> None:
+        previous, self._serving, self._candidate = self._serving, candidate, None
+        candidate.ready = True
+        self._link(candidate.release.folder)
+        self._events(f"{candidate.release.version} is ready and serves")
+        if previous is not None:
+            self._drain(previous)
+        self._settle("")
+
+    def _drain(self, running: _Running) -> None:
+        running.process.signal(signal.SIGTERM)
+        self._draining.append(_Draining(running, time.monotonic() + self._gate.drain))
+
+    def _link(self, folder: Path) -> None:
+        """Move the `current` link in one step: readers see the old release or the new."""
+        scratch = self._root / ".current.new"
+        scratch.unlink(missing_ok=True)
+        scratch.symlink_to(os.path.relpath(folder, self._root))
+        scratch.replace(self._root / "current")
+
+    def _settle(self, detail: str) -> None:
+        self._settled = self._request.request if self._request else 0
+        self._detail = detail
+        self._report()
+
+    def _report(self) -> None:
+        """Tell the driver and Prometheus what runs; the serving instance's readiness is read anew."""
+        serving = self._serving
+        if serving is not None:
+            serving.ready = self._probe(f"{_ops_url(serving)}/health/ready")
+        instances = (self._instance(serving),) if serving else ()
+        write_status(self._root, Status(os.getpid(), time.time(), self._settled, self._detail, instances))
+        self._write_targets()
+        self._reported = time.monotonic()
+
+    def _write_targets(self) -> None:
+        targets = [f"127.0.0.1:{self._serving.ops_port}"] if self._serving else []
+        text = json.dumps([{"targets": targets}]) + "\n"
+        if not self.targets.exists() or self.targets.read_text() != text:
+            replace_text(self.targets, text)
+
+    def _instance(self, running: _Running) -> Instance:
+        host, port = self._host.listener.getsockname()[:2]
+        return Instance(
+            name=running.process.name,
+            version=running.release.version,
+            digest=running.release.digest,
+            pid=running.process.pid,
+            url=f"http://{host}:{port}",
+            ops_url=_ops_url(running),
+            ready=running.ready,
+            log=str(running.process.log),
+            started_at=running.process.started_at,
+        )
+
+
+def answers(url: str) -> bool:
+    """Whether a GET of this URL is answered with 200 within a second."""
+    parts = urllib.parse.urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=1.0)
+    try:
+        connection.request("GET", parts.path)
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _ops_url(running: _Running) -> str:
+    return f"http://127.0.0.1:{running.ops_port}"
+
+
+def current(root: Path) -> str:
+    """The version the `current` link points to. Raises PlatformError where there is none."""
+    try:
+        return (root / "current").readlink().name
+    except OSError as exc:
+        raise PlatformError(f"No release is current in {root}.") from exc
