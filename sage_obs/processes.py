@@ -50,14 +50,18 @@ class Process:
         except OSError:
             return ""
 
+    def ending(self) -> str:
+        """How it ended, in words: `exited with code 1`, `was ended by SIGKILL`."""
+        code = self.exit_code
+        if code is None:
+            return "still runs"
+        return f"exited with code {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
+
     def died(self) -> UnavailableError:
         """The error that says how it ended, with the end of its log."""
-        code = self.exit_code
-        how = "still runs" if code is None else f"exited with code {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
         tail = self.tail()
-        return UnavailableError(
-            f"{self.name} (pid {self.pid}) {how}." + (f" Its last words:\n{tail}\n" if tail else ""), hint=f"Log: {self.log}"
-        )
+        words = f" Its last words:\n{tail}\n" if tail else ""
+        return UnavailableError(f"{self.name} (pid {self.pid}) {self.ending()}.{words}", hint=f"Log: {self.log}")
 
 
 def spawn(
@@ -107,7 +111,10 @@ def _occupy_listen_fd() -> None:
     try:
         os.fstat(_LISTEN_FD)
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), _LISTEN_FD, inheritable=False)
+        opened = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        if opened != _LISTEN_FD:
+            os.dup2(opened, _LISTEN_FD, inheritable=False)
+            os.close(opened)
 
 
 def stop(processes: Iterable[Process], *, grace: float) -> None:

@@ -182,7 +182,7 @@ class LocalSupervisor:
     def _judge(self, candidate: _Running) -> None:
         """Promote a candidate that is ready; give up one that died or took too long."""
         if candidate.process.exit_code is not None:
-            self._reject(candidate, f"it {candidate.process.died().message.split(' ', 3)[3].splitlines()[0].rstrip('.')}")
+            self._reject(candidate, f"it {candidate.process.ending()}")
         elif self._probe(f"{_ops_url(candidate)}/health/ready"):
             self._promote(candidate)
         elif time.monotonic() > candidate.deadline:
