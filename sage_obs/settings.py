@@ -138,6 +138,9 @@ class Value:
         """The value as it may be printed."""
         return MASK if self.secret and self.value else str(self.value)
 
+    def __repr__(self) -> str:
+        return f"Value({self.shown()!r}, source={self.source!r})"
+
 
 def resolve(
     options: Mapping[str, Option],

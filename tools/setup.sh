@@ -1,0 +1,43 @@
+#!/bin/sh
+# Create the virtual environment and install sage-obs into it: `tools/setup.sh DIR [dev]`.
+# A Python without ensurepip (a plain Debian) gets its venv package if we are root, else the one line to type.
+set -eu
+
+venv=${1:?usage: tools/setup.sh DIR [dev]}
+kind=${2:-}
+minor=11
+
+python=""
+for candidate in ${PYTHON:-} python3 python3.11; do
+    if "$candidate" -c "import sys; sys.exit(sys.version_info < (3, $minor))" 2>/dev/null; then
+        python=$candidate
+        break
+    fi
+done
+if [ -z "$python" ]; then
+    echo "Python 3.$minor or newer is needed and was not found. Install it, or name it: make PYTHON=/path/to/python3" >&2
+    exit 2
+fi
+
+if [ ! -x "$venv/bin/python" ] || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+    if ! "$python" -c "import ensurepip" 2>/dev/null; then
+        if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+            echo "Installing python3-venv, which Debian keeps apart ..." >&2
+            apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y python3-venv >/dev/null
+        else
+            echo "This Python cannot make virtual environments. Type: sudo apt-get install -y python3-venv" >&2
+            exit 2
+        fi
+    fi
+    echo "Creating $venv with $("$python" --version) ..." >&2
+    "$python" -m venv --clear "$venv"
+fi
+
+echo "Installing sage-obs into $venv ..." >&2
+pip="$venv/bin/python -m pip --quiet --disable-pip-version-check"
+$pip install --upgrade "pip>=25.1"
+if [ "$kind" = dev ]; then
+    $pip install --editable ".[all]" --group dev
+else
+    $pip install --editable ".[all]"
+fi
