@@ -1,0 +1,135 @@
+"""The ASGI application: a dictionary of routes, and one place where failures become answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Final, TypeVar
+
+import sage_obs
+from sage_agent.config import ServerConfig
+from sage_agent.messages import Message, Reply, parse_message
+from sage_agent.problems import RETRY_SOON_SECONDS, Problem, internal, invalid
+from sage_agent.service import Service
+from sage_agent.wire import (
+    ClientGoneError,
+    Departure,
+    EventStream,
+    Receive,
+    Scope,
+    Send,
+    check_media_type,
+    problem_document,
+    read_body,
+    send_json,
+    send_problem,
+)
+from sage_obs.conventions import ErrorType
+
+MESSAGE_PATHS: Final = ("/v1/messages", "/a2a/v1/messages", "/sage/message")
+STREAM_PATH: Final = "/v1/messages/stream"
+UNMATCHED: Final = "unmatched"
+T = TypeVar("T")
+_log = logging.getLogger("sage_agent")
+
+
+def operation(scope: Scope) -> str:
+    """What request metrics call a request: one of the routes, never a path a caller made up."""
+    known = scope["path"] in MESSAGE_PATHS or scope["path"] == STREAM_PATH
+    return f"POST {scope['path']}" if known and scope["method"] == "POST" else UNMATCHED
+
+
+class App:
+    """Answers messages over HTTP. Anything but a success is a JSON `error` with a request id, or an `error` event in a stream."""
+
+    def __init__(self, service: Service, limits: ServerConfig) -> None:
+        self._service = service
+        self._limits = limits
+        self._routes: Mapping[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
+            **dict.fromkeys(MESSAGE_PATHS, self._answer),
+            STREAM_PATH: self._stream,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        try:
+            await self._route(scope)(scope, receive, send)
+        except Problem as problem:
+            sage_obs.record_error(problem.error_type)
+            await send_problem(send, problem)
+        except ClientGoneError:
+            sage_obs.record_error(ErrorType.CANCELLED)
+        except Exception:  # noqa: BLE001 - the last resort: the caller gets JSON, the log the traceback
+            defect = _defect()
+            sage_obs.record_error(defect.error_type)
+            await send_problem(send, defect)
+
+    def _route(self, scope: Scope) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+        route = self._routes.get(scope["path"])
+        if route is None:
+            raise invalid(f"There is nothing at this path; messages go to POST {MESSAGE_PATHS[0]}.", HTTPStatus.NOT_FOUND)
+        if scope["method"] != "POST":
+            raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, ErrorType.INVALID_REQUEST, "Use POST.", allow="POST")
+        return route
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        message, deadline = await self._read(scope, receive)
+        reply = await _unless_gone(receive, self._service.answer(message, deadline=deadline))
+        await send_json(send, reply.document())
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        message, deadline = await self._read(scope, receive)
+        events = EventStream(send)
+
+        async def emit(piece: Reply) -> None:
+            await events.event("message", piece.document())
+
+        try:
+            end = await _unless_gone(receive, self._service.stream(message, deadline=deadline, emit=emit))
+        except Problem as problem:
+            if not events.started:
+                raise
+            sage_obs.record_error(problem.error_type)
+            await events.event("error", problem_document(problem), last=True)
+        else:
+            await events.event("done", {"messageId": end.message_id, "metadata": end.metadata()}, last=True)
+
+    async def _read(self, scope: Scope, receive: Receive) -> tuple[Message, float]:
+        """The message, and when its answer is due in the event loop's time."""
+        deadline = asyncio.get_running_loop().time() + self._limits.request_timeout
+        check_media_type(scope)
+        body = await read_body(scope, receive, limit=self._limits.max_body_bytes, deadline=deadline)
+        return parse_message(body), deadline
+
+
+async def _unless_gone(receive: Receive, work: Awaitable[T]) -> T:
+    """Do the work while its caller waits for it. Raises ClientGoneError once the caller has left, and Problem otherwise."""
+    departure = Departure(receive)
+    try:
+        with departure:
+            result = await work
+    except asyncio.CancelledError:
+        if departure.gone:
+            raise ClientGoneError from None
+        raise _shutting_down() from None
+    except Problem:
+        raise
+    except Exception as exc:
+        raise _defect() from exc
+    if departure.gone:
+        raise ClientGoneError
+    return result
+
+
+def _defect() -> Problem:
+    """Log the exception being handled, and say no more of it than that it happened."""
+    _log.exception("request failed")
+    return internal()
+
+
+def _shutting_down() -> Problem:
+    return Problem(
+        HTTPStatus.SERVICE_UNAVAILABLE, ErrorType.UNAVAILABLE, "The agent is shutting down; try again.", retry_after=RETRY_SOON_SECONDS
+    )

@@ -1,0 +1,82 @@
+"""The `sage-agent` command."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sage_obs.cli import entry
+
+_CONFIG = click.option("--config", "file", type=click.Path(path_type=Path), help="A YAML file; without it ./config.yaml, if there is one.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+def group() -> None:
+    """Run an LLM agent as a production server, observed by sage-obs."""
+
+
+@group.command()
+@_CONFIG
+@click.option("--host", help="The address to take requests on.  [default: 0.0.0.0]")
+@click.option("--port", type=int, help="The port to take requests on, 0 for any free one.  [default: 8080]")
+def serve(file: Path | None, host: str | None, port: int | None) -> None:
+    """Serve messages until SIGTERM or Ctrl-C, then drain."""
+    from sage_agent import config
+    from sage_agent import serve as server
+
+    loaded = config.load(file=file, environ=os.environ, arguments={"host": host, "port": port})
+    server.serve(loaded, environ=os.environ)
+
+
+@group.group("config")
+def config_group() -> None:
+    """Look at the configuration without starting anything."""
+
+
+@config_group.command()
+@_CONFIG
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def show(file: Path | None, *, as_json: bool) -> None:
+    """Print every setting with its value and where it came from; secrets are masked."""
+    from sage_agent import config
+
+    settings = config.load(file=file, environ=os.environ).settings
+    rows = [{"setting": path, "value": value.shown(), "source": value.source} for path, value in settings.items()]
+    if as_json:
+        for row in rows:
+            _print_json(row)
+        return
+    widths = [max(len(row[column]) for row in rows) for column in ("setting", "value")]
+    for row in rows:
+        click.echo(f"{row['setting']:<{widths[0]}}  {row['value']:<{widths[1]}}  {row['source']}")
+
+
+@config_group.command()
+@_CONFIG
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def validate(file: Path | None, *, as_json: bool) -> None:
+    """Say whether the configuration can be served with, and what in it has no effect."""
+    from sage_agent import config
+
+    loaded = config.load(file=file, environ=os.environ)
+    files = [str(one) for one in config.find_files(file, os.environ)]
+    if as_json:
+        _print_json({"valid": True, "files": files, "warnings": list(loaded.notices)})
+        return
+    for notice in loaded.notices:
+        click.echo(f"Warning: {notice}", err=True)
+    click.echo(f"The configuration is valid ({', '.join(files) or 'no file'}).")
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    click.echo(json.dumps(document, sort_keys=True))
+
+
+def main() -> None:
+    """Run the command line; errors become messages and exit codes."""
+    sys.exit(entry.run(group, sys.argv[1:], name="sage-agent"))

@@ -1,0 +1,162 @@
+"""The runtime's configuration: flag > environment > `config.<SAGE_ENV>.yaml` > `config.yaml` > default."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from sage_agent.options import AGENT_OPTIONS, UNUSED_PATHS, UNUSED_VARIABLES
+from sage_obs.errors import ConfigError
+from sage_obs.settings import OPTIONS, Option, Settings, Value, read_yaml, resolve
+
+DEFAULT_FILE: Final = Path("config.yaml")
+_JAEGER: Final = re.compile(r"(https?://[^/]+):14268/api/traces/?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptedConfig:
+    """The embedded provider: latency and overhead in seconds, the share of calls that fail, the seed, and forced unreadiness."""
+
+    latency: float
+    error_rate: float
+    overhead: float
+    seed: int
+    unready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LlmConfig:
+    """Which model answers. `timeout` is in seconds and covers one call; `max_tokens` bounds an answer."""
+
+    provider: str
+    model: str
+    base_url: str
+    api_key: str
+    timeout: float
+    max_tokens: int
+    scripted: ScriptedConfig
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Where requests are taken and their bounds: bytes of a body, seconds of a request and of the drain."""
+
+    host: str
+    port: int
+    max_body_bytes: int
+    drain_timeout: float
+    request_timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class ConcurrencyConfig:
+    """How many model calls run at once, how many requests are served at once, and how many more may wait."""
+
+    worker_pool_size: int
+    max_concurrent: int
+    queue_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """Everything `sage-agent serve` works with.
+
+    `layer` is what the observability layer is switched on with, `settings` every value of both tables under its path, and `notices`
+    what the operator should know about the configuration.
+    """
+
+    protocol: str
+    llm: LlmConfig
+    server: ServerConfig
+    concurrency: ConcurrencyConfig
+    layer: Settings
+    settings: Mapping[str, Value]
+    notices: tuple[str, ...]
+
+
+def load(*, file: Path | None, environ: Mapping[str, str], arguments: Mapping[str, object] | None = None) -> AgentConfig:
+    """Read the configuration. `file` is what was asked for by name, else `config.yaml` here if there is one.
+
+    Raises ConfigError for an unknown key, a value out of range, an unreadable file, and for a provider that lacks what it needs.
+    """
+    files = find_files(file, environ)
+    values = resolve(AGENT_OPTIONS, arguments=arguments, environ=environ, file=files, foreign=(*_paths(OPTIONS), *UNUSED_PATHS))
+    layer = Settings.load(environ=environ, file=files, foreign=(*_paths(AGENT_OPTIONS), *UNUSED_PATHS))
+    endpoint, moved = _otlp_endpoint(layer.traces_endpoint)
+    plain = {name: value.value for name, value in values.items()}
+    llm = _llm(plain)
+    notices = (*moved, *_unused(files, environ), *_idle_key(llm, values["llm_api_key"]))
+    return AgentConfig(
+        protocol=plain["protocol"],
+        llm=llm,
+        server=ServerConfig(**{name: plain[name] for name in ServerConfig.__dataclass_fields__}),
+        concurrency=ConcurrencyConfig(**{name: plain[name] for name in ConcurrencyConfig.__dataclass_fields__}),
+        layer=replace(layer, traces_endpoint=endpoint),
+        settings=_by_path(values, layer.sources),
+        notices=notices,
+    )
+
+
+def find_files(file: Path | None, environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """The files to read, the strongest first: `<name>.<SAGE_ENV>.yaml` beside the base file, then the base file.
+
+    Raises ConfigError for a file asked for by name that is not there, and for an environment's name that is not a plain word.
+    """
+    base = file or DEFAULT_FILE
+    if file is not None and not file.is_file():
+        raise ConfigError(f"There is no configuration file {file}.", hint="Give an existing one with --config, or leave the option out.")
+    environment = environ.get("SAGE_ENV", "")
+    if environment and not re.fullmatch(r"[A-Za-z0-9_-]+", environment, re.ASCII):
+        raise ConfigError(f"SAGE_ENV={environment!r} cannot be part of a file's name.", hint="Use letters, digits, - and _.")
+    overlay = base.with_name(f"{base.stem}.{environment}{base.suffix}")
+    candidates = (overlay, base) if environment else (base,)
+    return tuple(one for one in candidates if one.is_file())
+
+
+def _paths(options: Mapping[str, Option]) -> Iterator[str]:
+    for option in options.values():
+        yield from (option.path, *option.aliases)
+
+
+def _by_path(values: Mapping[str, Value], layer: Mapping[str, Value]) -> dict[str, Value]:
+    merged = {AGENT_OPTIONS[name].path: value for name, value in values.items()}
+    merged |= {OPTIONS[name].path: value for name, value in layer.items()}
+    return dict(sorted(merged.items()))
+
+
+def _llm(plain: Mapping[str, Any]) -> LlmConfig:
+    scripted = ScriptedConfig(**{name: plain[f"scripted_{name}"] for name in ScriptedConfig.__dataclass_fields__})
+    rest = {name: plain[f"llm_{name}"] for name in LlmConfig.__dataclass_fields__ if name != "scripted"}
+    llm = LlmConfig(**rest, scripted=scripted)
+    if llm.provider == "scripted":
+        return replace(llm, model=llm.model or "scripted")
+    if not llm.model:
+        raise ConfigError(f"Provider {llm.provider} needs to know which model to ask.", hint="Set llm.model, or SAGE_LLM_MODEL.")
+    if not llm.api_key and llm.base_url == AGENT_OPTIONS["llm_base_url"].default:
+        raise ConfigError(
+            f"Provider {llm.provider} needs a key for {llm.base_url}.", hint="Set OPENAI_API_KEY or SAGE_LLM_API_KEY, or llm.base_url."
+        )
+    return llm
+
+
+def _otlp_endpoint(endpoint: str) -> tuple[str, tuple[str, ...]]:
+    match = _JAEGER.fullmatch(endpoint)
+    if match is None:
+        return endpoint, ()
+    moved = f"{match.group(1)}:4318/v1/traces"
+    return moved, (f"{endpoint} is Jaeger's own protocol; spans go to its OTLP address {moved} instead.",)
+
+
+def _unused(files: tuple[Path, ...], environ: Mapping[str, str]) -> tuple[str, ...]:
+    present = {path for file in files for path in read_yaml(file, environ)}
+    found = [*(path for path in UNUSED_PATHS if path in present), *(name for name in UNUSED_VARIABLES if environ.get(name))]
+    return (f"accepted, not used by this version: {', '.join(found)}",) if found else ()
+
+
+def _idle_key(llm: LlmConfig, key: Value) -> tuple[str, ...]:
+    if llm.provider != "scripted" or not llm.api_key:
+        return ()
+    return (f"A key is set ({key.source}) but answers are scripted: set SAGE_LLM_PROVIDER=openai and SAGE_LLM_MODEL to ask a model.",)

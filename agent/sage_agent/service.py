@@ -1,0 +1,73 @@
+"""The way of a request: a slot, then a worker, then the model, each by one deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+
+from sage_agent.admission import Gate
+from sage_agent.calls import ModelCalls
+from sage_agent.config import ConcurrencyConfig
+from sage_agent.messages import Message, Reply, new_message_id
+from sage_agent.problems import Problem
+from sage_agent.providers.base import Delta, Prompt
+from sage_obs.conventions import ErrorType
+
+
+class Service:
+    """Answers messages within bounds. `overhead` is scripted work outside the model call, in seconds."""
+
+    def __init__(self, calls: ModelCalls, bounds: ConcurrencyConfig, *, max_tokens: int, overhead: float = 0.0) -> None:
+        self._calls = calls
+        self._slots = Gate(bounds.max_concurrent, queue=bounds.queue_size)
+        self._workers = Gate(bounds.worker_pool_size)
+        self._max_tokens = max_tokens
+        self._overhead = overhead
+
+    async def answer(self, message: Message, *, deadline: float) -> Reply:
+        """The whole answer by `deadline` (the event loop's time). Raises Problem."""
+        prompt = Prompt(message.prompt(), self._max_tokens)
+        async with self._admitted(deadline):
+            completion = await self._calls.complete(prompt, deadline=deadline)
+        usage = completion.usage
+        counts = (usage.input, usage.output) if usage else (None, None)
+        return Reply(new_message_id(), message, completion.text, self._calls.model, *counts)
+
+    async def stream(self, message: Message, *, deadline: float, emit: Callable[[Reply], Awaitable[None]]) -> Reply:
+        """Hand every piece of the answer to `emit` by `deadline`, and return the answer without its text. Raises Problem."""
+        prompt = Prompt(message.prompt(), self._max_tokens)
+        end = Reply(new_message_id(), message, "", self._calls.model)
+
+        async def forward(delta: Delta) -> None:
+            nonlocal end
+            if delta.usage:
+                end = Reply(end.message_id, message, "", end.model, delta.usage.input, delta.usage.output)
+            if delta.text:
+                await emit(Reply(end.message_id, message, delta.text, end.model))
+
+        async with self._admitted(deadline):
+            await self._calls.stream(prompt, deadline=deadline, emit=forward)
+        return end
+
+    @asynccontextmanager
+    async def _admitted(self, deadline: float) -> AsyncIterator[None]:
+        """Hold a slot and a worker."""
+        await self._enter(self._slots, deadline)
+        try:
+            if self._overhead:
+                await asyncio.sleep(self._overhead)
+            await self._enter(self._workers, deadline)
+            try:
+                yield
+            finally:
+                self._workers.release()
+        finally:
+            self._slots.release()
+
+    async def _enter(self, gate: Gate, deadline: float) -> None:
+        try:
+            await gate.acquire(deadline=deadline)
+        except TimeoutError:
+            raise Problem(HTTPStatus.GATEWAY_TIMEOUT, ErrorType.TIMEOUT, "The request waited too long for its turn.") from None

@@ -1,0 +1,149 @@
+"""HTTP over ASGI, as little as the runtime needs: bodies in, JSON and server-sent events out."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, Final
+
+import orjson
+
+import sage_obs
+from sage_agent.problems import Problem, invalid
+from sage_obs.conventions import ErrorType
+
+Scope = MutableMapping[str, Any]
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
+
+WATCH_AFTER_SECONDS: Final = 0.05
+"""A shorter answer is not worth watching for its caller to leave: cancelling it would save nothing."""
+_JSON: Final = (b"content-type", b"application/json")
+_EVENT_STREAM: Final = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
+
+
+class ClientGoneError(Exception):
+    """The caller left before the answer; there is nobody to tell."""
+
+
+def header(scope: Scope, name: bytes) -> str:
+    """The first value of a request header, "" where there is none."""
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+
+
+def check_media_type(scope: Scope) -> None:
+    """Raise Problem (415) for a body that says it is something else than plain JSON."""
+    media_type = header(scope, b"content-type").partition(";")[0].strip().lower()
+    if media_type not in {"", "application/json"} and not media_type.endswith("+json"):
+        raise invalid(f"The body is {media_type[:80]}; send application/json.", HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+    if header(scope, b"content-encoding") not in {"", "identity"}:
+        raise invalid("The body is compressed; send it as it is.", HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+
+
+async def read_body(scope: Scope, receive: Receive, *, limit: int, deadline: float) -> bytes:
+    """The request's body of at most `limit` bytes, by `deadline`. Raises Problem (408, 413) and ClientGoneError."""
+    length = header(scope, b"content-length")
+    if length.isdigit() and int(length) > limit:
+        raise _too_large(limit)
+    event = await _receive(receive, deadline)
+    body = event.get("body", b"")
+    while event.get("more_body", False) and len(body) <= limit:
+        event = await _receive(receive, deadline)
+        body += event.get("body", b"")
+    if len(body) > limit:
+        raise _too_large(limit)
+    return bytes(body)
+
+
+async def _receive(receive: Receive, deadline: float) -> Event:
+    try:
+        async with asyncio.timeout_at(deadline):
+            event = await receive()
+    except TimeoutError:
+        raise Problem(HTTPStatus.REQUEST_TIMEOUT, ErrorType.TIMEOUT, "The body did not arrive in time.") from None
+    if event["type"] == "http.disconnect":
+        raise ClientGoneError
+    return event
+
+
+def _too_large(limit: int) -> Problem:
+    return invalid(f"The body is longer than {limit} bytes.", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+
+
+async def send_json(send: Send, document: object, *, status: int = HTTPStatus.OK, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+    """Answer with a JSON document."""
+    body = orjson.dumps(document)
+    lines = [_JSON, (b"content-length", b"%d" % len(body)), *headers]
+    await send({"type": "http.response.start", "status": int(status), "headers": lines})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_problem(send: Send, problem: Problem) -> None:
+    """Answer with a problem: its status, what to do about it, and the id under which the log has it."""
+    headers = []
+    if problem.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % problem.retry_after))
+    if problem.allow is not None:
+        headers.append((b"allow", problem.allow.encode()))
+    await send_json(send, problem_document(problem), status=problem.status, headers=tuple(headers))
+
+
+def problem_document(problem: Problem) -> dict[str, object]:
+    """The body of every answer that is not the one asked for."""
+    request_id = sage_obs.current().request_id or f"req-{secrets.token_hex(8)}"
+    return {"error": {"type": problem.error_type.value, "message": problem.message, "request_id": request_id}}
+
+
+class EventStream:
+    """A server-sent event stream that begins with its first event."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = False
+
+    async def event(self, name: str, document: object, *, last: bool = False) -> None:
+        """Send one event; `last` ends the stream."""
+        if not self.started:
+            self.started = True
+            await self._send({"type": "http.response.start", "status": 200, "headers": list(_EVENT_STREAM)})
+        data = b"event: %b\ndata: %b\n\n" % (name.encode(), orjson.dumps(document))
+        await self._send({"type": "http.response.body", "body": data, "more_body": not last})
+
+
+class Departure:
+    """A context that cancels the task inside it when the caller leaves; `gone` tells this from any other cancellation."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._watcher: asyncio.Task[None] | None = None
+        self.gone = False
+
+    def __enter__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._timer = loop.call_later(WATCH_AFTER_SECONDS, self._begin)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if self.gone and self._task is not None:
+            self._task.uncancel()
+
+    def _begin(self) -> None:
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        if self._task is not None:
+            self._task.cancel()

@@ -1,0 +1,185 @@
+"""The runtime's configuration."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from sage_agent import config
+from sage_agent.cli import group
+from sage_agent.options import AGENT_OPTIONS, UNUSED_PATHS
+from sage_obs.errors import ConfigError
+from sage_obs.settings import OPTIONS
+
+GUIDE = """
+agent:
+  id: agent-007
+  protocol: sage
+llm:
+  provider: openai
+  model: gpt-4
+storage:
+  type: postgres
+  host: db.example.com
+  port: 5432
+  postgres:
+    max_open_conns: 25
+    max_idle_conns: 5
+    conn_max_lifetime: 5m
+observability:
+  metrics:
+    enabled: true
+    port: 9191
+  logging:
+    level: info
+    format: json
+tracing:
+  enabled: true
+  endpoint: http://jaeger:14268/api/traces
+  service_name: sage-agent
+  sampling_rate: 0.1
+performance:
+  cache:
+    enabled: true
+    response_cache: true
+    did_cache: true
+    ttl: 300
+  concurrency:
+    worker_pool_size: 7
+    max_concurrent: 8
+    queue_size: 9
+"""
+
+
+def _write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_the_guides_file_is_read_whole(tmp_path: Path) -> None:
+    """Every key the deployment guide shows is accepted, and the ones that work arrive."""
+    loaded = config.load(file=_write(tmp_path / "config.yaml", GUIDE), environ={"OPENAI_API_KEY": "sk-1"})
+    assert (loaded.layer.agent_id, loaded.protocol) == ("agent-007", "sage")
+    assert (loaded.llm.provider, loaded.llm.model, loaded.llm.api_key) == ("openai", "gpt-4", "sk-1")
+    assert loaded.layer.metrics_port == 9191
+    assert loaded.concurrency == config.ConcurrencyConfig(worker_pool_size=7, max_concurrent=8, queue_size=9)
+
+
+def test_unused_keys_are_named_in_one_notice(tmp_path: Path) -> None:
+    """What is accepted without an effect is said once, with every name, from the file and from the environment."""
+    environ = {"OPENAI_API_KEY": "sk-1", "SAGE_STORAGE_TYPE": "postgres", "SAGE_PROFILING_ENABLED": "true"}
+    loaded = config.load(file=_write(tmp_path / "config.yaml", GUIDE), environ=environ)
+    (notice,) = [one for one in loaded.notices if "not used by this version" in one]
+    assert all(path in notice for path in UNUSED_PATHS)
+    assert "SAGE_STORAGE_TYPE" in notice
+    assert "SAGE_PROFILING_ENABLED" in notice
+
+
+def test_the_guides_jaeger_address_becomes_otlp(tmp_path: Path) -> None:
+    """Jaeger's collector address is mapped to its OTLP port, with one notice."""
+    loaded = config.load(file=_write(tmp_path / "config.yaml", GUIDE), environ={"OPENAI_API_KEY": "sk-1"})
+    assert loaded.layer.traces_endpoint == "http://jaeger:4318/v1/traces"
+    assert sum("14268" in one for one in loaded.notices) == 1
+
+
+def test_another_endpoint_is_left_alone() -> None:
+    """An OTLP address is used as it is given."""
+    loaded = config.load(file=None, environ={"SAGE_TRACING_ENDPOINT": "http://tempo:4318/v1/traces"})
+    assert loaded.layer.traces_endpoint == "http://tempo:4318/v1/traces"
+    assert loaded.notices == ()
+
+
+def test_strength_of_sources(tmp_path: Path) -> None:
+    """A flag beats the environment, which beats the environment's file, which beats the base file, which beats the default."""
+    base = _write(tmp_path / "config.yaml", "server: {port: 1, host: 10.0.0.1, request_timeout: 7, drain_timeout: 3}\nagent: {id: base}\n")
+    _write(tmp_path / "config.prod.yaml", "server: {port: 2, host: 10.0.0.2, request_timeout: 8}\n")
+    environ = {"SAGE_ENV": "prod", "SAGE_SERVER_PORT": "3", "SAGE_SERVER_HOST": "10.0.0.3"}
+    loaded = config.load(file=base, environ=environ, arguments={"port": 4, "host": None})
+    assert (loaded.server.port, loaded.server.host) == (4, "10.0.0.3")
+    assert (loaded.server.request_timeout, loaded.server.drain_timeout) == (8.0, 3.0)
+    assert loaded.layer.agent_id == "base"
+    assert loaded.settings["server.port"].source == "argument port"
+    assert loaded.settings["server.host"].source == "environment SAGE_SERVER_HOST"
+    assert "config.prod.yaml" in loaded.settings["server.request_timeout"].source
+    assert loaded.settings["llm.timeout"].source == "default"
+
+
+def test_an_unknown_key_is_an_error_with_the_nearest_known_one(tmp_path: Path) -> None:
+    """A misspelt key is refused and its correction offered, in the environment's file too."""
+    base = _write(tmp_path / "config.yaml", "agent: {id: a}\n")
+    _write(tmp_path / "config.dev.yaml", "llm: {modle: x}\n")
+    with pytest.raises(ConfigError, match=r"config\.dev\.yaml: unknown key `llm\.modle` \(did you mean `llm\.model`\?\)"):
+        config.load(file=base, environ={"SAGE_ENV": "dev"})
+
+
+@pytest.mark.parametrize(
+    ("environ", "sentence"),
+    [
+        ({"SAGE_LLM_PROVIDER": "opnai"}, "did you mean `openai`"),
+        ({"SAGE_LLM_PROVIDER": "openai", "OPENAI_API_KEY": "sk-1"}, "which model"),
+        ({"SAGE_LLM_PROVIDER": "openai", "SAGE_LLM_MODEL": "gpt-4"}, "needs a key"),
+        ({"SAGE_LLM_BASE_URL": "ftp://x"}, "http"),
+        ({"SAGE_SERVER_PORT": "70000"}, "0 to 65535"),
+        ({"SAGE_LLM_SCRIPTED_ERROR_RATE": "33"}, "0 to 1"),
+        ({"SAGE_LLM_TIMEOUT": "0"}, "more than 0"),
+        ({"SAGE_ENV": "../../etc"}, "file's name"),
+        ({"OPENAI_API_KEY_FILE": "/nonexistent/key"}, "Cannot read the secret"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_bad_values_are_refused(environ: dict[str, str], sentence: str) -> None:
+    """A value that cannot be served with is a ConfigError that says why."""
+    with pytest.raises(ConfigError, match=sentence):
+        config.load(file=None, environ=environ)
+
+
+def test_a_missing_file_asked_for_by_name_is_an_error(tmp_path: Path) -> None:
+    """`--config` with no file behind it does not fall back to defaults."""
+    with pytest.raises(ConfigError, match="no configuration file"):
+        config.load(file=tmp_path / "nowhere.yaml", environ={})
+
+
+def test_a_local_server_needs_no_key() -> None:
+    """An OpenAI-compatible server of one's own is asked without a key."""
+    environ = {"SAGE_LLM_PROVIDER": "openai", "SAGE_LLM_MODEL": "m", "SAGE_LLM_BASE_URL": "http://127.0.0.1:1/v1/"}
+    assert config.load(file=None, environ=environ).llm.base_url == "http://127.0.0.1:1/v1"
+
+
+def test_a_key_without_a_provider_is_remarked() -> None:
+    """Whoever sets a key and gets scripted answers is told."""
+    (notice,) = config.load(file=None, environ={"OPENAI_API_KEY": "sk-1"}).notices
+    assert "SAGE_LLM_PROVIDER=openai" in notice
+    assert "sk-1" not in notice
+
+
+def test_show_masks_secrets_and_names_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`config show --json` prints every setting once, with its source and without the secret."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    file = _write(tmp_path / "config.yaml", "llm: {max_tokens: 5}\n")
+    result = CliRunner().invoke(group, ["config", "show", "--config", str(file), "--json"])
+    rows = {row["setting"]: row for row in map(json.loads, result.output.splitlines())}
+    assert set(rows) == {option.path for option in (*AGENT_OPTIONS.values(), *OPTIONS.values())}
+    assert rows["llm.api_key"] == {"setting": "llm.api_key", "value": "********", "source": "environment OPENAI_API_KEY"}
+    assert rows["llm.max_tokens"] == {"setting": "llm.max_tokens", "value": "5", "source": f"{file}: llm.max_tokens"}
+    assert "very-secret" not in result.output
+
+
+def test_validate_reports_what_has_no_effect(tmp_path: Path) -> None:
+    """`config validate` succeeds for the guide's storage keys and says on stderr that they are not used."""
+    file = _write(tmp_path / "config.yaml", "storage: {type: postgres}\n")
+    result = CliRunner().invoke(group, ["config", "validate", "--config", str(file)])
+    assert result.exit_code == 0
+    assert "storage.type" in result.stderr
+    assert "valid" in result.stdout
+
+
+def test_the_example_file_is_valid_and_shows_every_setting() -> None:
+    """The example configuration holds each of the runtime's keys, at values that can be served with."""
+    example = Path(__file__).parents[3] / "agent" / "config.example.yaml"
+    loaded = config.load(file=example, environ={})
+    unset = {path for path, value in loaded.settings.items() if value.source == "default"}
+    assert loaded.notices == ()
+    assert not {option.path for option in AGENT_OPTIONS.values()} & unset
