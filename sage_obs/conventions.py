@@ -275,6 +275,8 @@ ALERT_ROLLBACK_CUSTOMER_IMPACT: Final = "SageRollbackCustomerImpact"
 
 RECORD_RELEASE_INFO: Final = "job_instance_version:sage_release:info"
 """1 per instance, labelled with the version it runs or ran last; instances that are no longer targets have none."""
+RECORD_RELEASE_CHANGED: Final = "job_instance:sage_release:changed"
+"""How many versions an instance ran within the rate window, where more than one."""
 RECORD_RELEASE_NEW: Final = "job_version:sage_release:new"
 """1 for a version that was not here before, in a job that was."""
 RECORD_OVERHEAD_P95: Final = "job:sage_agent_request_overhead_seconds:p95"

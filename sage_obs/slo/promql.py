@@ -1,23 +1,28 @@
 """PromQL for signals and triggers, so that a rule, a panel and a runbook's query are the same text.
 
-Every expression here yields one series per `(job, version)`. Releases are joined on through `release_info`, which picks the version
-that started last on each instance: an instance restarted with another version never matches twice.
+Values and samples have one series per `(job, version)`. Releases are joined on through `release_info`, which picks the version that
+started last on each instance: an instance restarted with another version never matches twice, and is judged by what happened since
+(`release_changed`), so that a release is never blamed for the one it replaced.
 """
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from sage_obs.conventions import (
     RECORD_OVERHEAD_P95,
+    RECORD_RELEASE_CHANGED,
     RECORD_RELEASE_INFO,
     RELEASE_TIMESTAMP,
-    Metric,
 )
 from sage_obs.slo.signals import QuantileOverReference, Selector, Share, Signal, UnhealthyShare
 from sage_obs.slo.triggers import Trigger
 from sage_obs.slo.windows import Windows, duration
 
-_INSTANCE = "on (job, instance)"
-_VERSION = "by (job, version)"
+_INSTANCE: Final = "on (job, instance)"
+_SPECIAL: Final = re.compile(r"[\\.+*?()|\[\]{}^$]")
+_ESCAPED: Final = r"\\\g<0>"
 
 
 def quote(value: str) -> str:
@@ -34,8 +39,10 @@ def select(selector: Selector, *, suffix: str = "", window: str = "") -> str:
 
 
 def _matcher(name: str, values: tuple[str, ...], *, negate: bool) -> str:
-    operator = ("!" if negate else "=") + ("=" if negate and len(values) == 1 else "~" if len(values) > 1 else "")
-    return f"{name}{operator}{quote('|'.join(values))}"
+    sign = "!" if negate else "="
+    if len(values) == 1:
+        return f"{name}{'!=' if negate else '='}{quote(values[0])}"
+    return f"{name}{sign}~{quote('|'.join(_SPECIAL.sub(_ESCAPED, value) for value in values))}"
 
 
 def recorded(trigger: Trigger, what: str) -> str:
@@ -44,20 +51,29 @@ def recorded(trigger: Trigger, what: str) -> str:
 
 
 def release_info(windows: Windows) -> str:
-    """1 per instance that is a target now, labelled with the version that started there last within the rate window."""
-    seen = f"max by (job, instance, version) (last_over_time({RELEASE_TIMESTAMP.name}[{duration(windows.rate)}]))"
+    """1 per instance that is a target now, labelled with the version that started there last, up to `novelty` ago.
+
+    The long look back keeps an instance that no longer answers with its release for as long as that release is new.
+    """
+    seen = f"max by (job, instance, version) (last_over_time({RELEASE_TIMESTAMP.name}[{duration(windows.novelty)}]))"
     return f"(topk by (job, instance) (1, {seen}) * 0 + 1) and {_INSTANCE} up"
+
+
+def release_changed(windows: Windows) -> str:
+    """How many versions ran on an instance within the rate window, where there was more than one."""
+    return f"count by (job, instance) (last_over_time({RELEASE_TIMESTAMP.name}[{duration(windows.rate)}])) > 1"
 
 
 def release_new(windows: Windows, *, info: str = RECORD_RELEASE_INFO) -> str:
     """1 for each version that is here now and was not `novelty` ago, where its job was."""
-    before = f"{info} offset {duration(windows.novelty)}"
+    before = f"{_parenthesised(info)} offset {duration(windows.novelty)}"
     return f"max by (job, version) ({info}) unless on (job, version) max by (job, version) ({before}) and on (job) max by (job) ({before})"
 
 
 def overhead_p95(signal: QuantileOverReference, windows: Windows) -> str:
     """The signal's quantile per job over all versions."""
-    return f"histogram_quantile({signal.quantile}, sum by (job, le) (rate({_bucket(signal.histogram)}[{duration(windows.rate)}]))) >= 0"
+    buckets = select(Selector(signal.histogram), suffix="_bucket", window=duration(windows.rate))
+    return f"histogram_quantile({signal.quantile}, sum by (job, le) (rate({buckets}))) >= 0"
 
 
 def reference(signal: QuantileOverReference, windows: Windows) -> str:
@@ -69,44 +85,52 @@ def reference(signal: QuantileOverReference, windows: Windows) -> str:
     )
 
 
+def events(selector: Selector, windows: Windows, *, suffix: str = "") -> str:
+    """How much each selected counter rose within the rate window, on an instance that changed its version: since it did.
+
+    A counter starts at 0 with its process, so there its value is what happened since.
+    """
+    now = select(selector, suffix=suffix)
+    rise = f"increase({select(selector, suffix=suffix, window=duration(windows.rate))})"
+    return f"({now} and {_INSTANCE} {RECORD_RELEASE_CHANGED} or {rise} unless {_INSTANCE} {RECORD_RELEASE_CHANGED})"
+
+
 def value(signal: Signal, windows: Windows, *, info: str = RECORD_RELEASE_INFO) -> str:
     """The signal's value per job and version, in the unit of its triggers; idle versions have no value rather than NaN."""
     match signal:
         case Share(bad, total):
-            events = _by_version(f"rate({select(total, window=duration(windows.rate))})", info)
-            bad_events = _by_version(f"rate({select(bad, window=duration(windows.rate))})", info)
-            return f"({bad_events} or 0 * {events}) / ({events} > 0)"
+            all_events = _sum(events(total, windows), info)
+            return f"({_sum(events(bad, windows), info)} or 0 * {all_events}) / ({all_events} > 0)"
         case QuantileOverReference(histogram, quantile):
-            rates = f"rate({_bucket(histogram)}[{duration(windows.rate)}]) * {_INSTANCE} group_left (version) {_parenthesised(info)}"
-            observed = f"(histogram_quantile({quantile}, sum by (job, version, le) ({rates})) >= 0)"
-            return f"{observed} / on (job) group_left () ({reference(signal, windows)})"
+            buckets = _sum(events(Selector(histogram), windows, suffix="_bucket"), info, by="job, version, le")
+            return f"(histogram_quantile({quantile}, {buckets}) >= 0) / on (job) group_left () ({reference(signal, windows)})"
         case UnhealthyShare(probe):
-            worst = f"(min by (job, instance) ({select(probe)}) > bool 0) or {_INSTANCE} (0 * up)"
-            healthy = f"(up * {_INSTANCE} ({worst}))"
-            return f"1 - avg {_VERSION} ({healthy} * {_INSTANCE} group_left (version) {_parenthesised(info)})"
+            passing = f"(min by (job, instance) ({select(probe)}) > bool 0 or {_INSTANCE} up)"
+            return f"1 - {_aggregate('avg', f'up * {_INSTANCE} {passing}', info)}"
 
 
 def samples(signal: Signal, windows: Windows, *, info: str = RECORD_RELEASE_INFO) -> str:
     """How many events, observations or instances the value rests on, per job and version."""
     match signal:
         case Share(_, total):
-            return _by_version(f"increase({select(total, window=duration(windows.rate))})", info)
+            return _sum(events(total, windows), info)
         case QuantileOverReference(histogram):
-            return _by_version(f"increase({histogram.name}_count[{duration(windows.rate)}])", info)
+            return _sum(events(Selector(histogram), windows, suffix="_count"), info)
         case UnhealthyShare():
-            return f"count {_VERSION} (up * {_INSTANCE} group_left (version) {_parenthesised(info)})"
+            return _aggregate("count", "up", info)
 
 
-def _by_version(vector: str, info: str) -> str:
-    return f"sum {_VERSION} ({vector} * {_INSTANCE} group_left (version) {_parenthesised(info)})"
+def _sum(vector: str, info: str, *, by: str = "job, version") -> str:
+    return _aggregate("sum", vector, info, by=by)
+
+
+def _aggregate(operator: str, vector: str, info: str, *, by: str = "job, version") -> str:
+    """Join the version on to each instance's series, then aggregate."""
+    return f"{operator} by ({by}) ({vector} * {_INSTANCE} group_left (version) {_parenthesised(info)})"
 
 
 def _parenthesised(expression: str) -> str:
     return f"({expression})" if " " in expression else expression
-
-
-def _bucket(metric: Metric) -> str:
-    return f"{metric.name}_bucket"
 
 
 def condition(trigger: Trigger) -> str:
