@@ -106,7 +106,7 @@ def value(signal: Signal, windows: Windows, *, info: str = RECORD_RELEASE_INFO) 
             return f"(histogram_quantile({quantile}, {buckets}) >= 0) / on (job) group_left () ({reference(signal, windows)})"
         case UnhealthyShare(probe):
             passing = f"(min by (job, instance) ({select(probe)}) > bool 0 or {_INSTANCE} up)"
-            return f"1 - {_aggregate('avg', f'up * {_INSTANCE} {passing}', info)}"
+            return f"1 - {_aggregate('avg', passing, info)}"
 
 
 def samples(signal: Signal, windows: Windows, *, info: str = RECORD_RELEASE_INFO) -> str:
