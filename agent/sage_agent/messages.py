@@ -11,7 +11,7 @@ import orjson
 
 from sage_agent.problems import invalid
 
-_KEYS: Final = frozenset({"messageId", "contextId", "role", "parts", "kind", "metadata", "taskId", "referenceTaskIds"})
+_ROLES: Final = ("user", "agent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +78,9 @@ def parse_message(body: bytes) -> Message:
 
 
 def _message(document: Mapping[str, Any]) -> Message:
-    for key in document:
-        if key not in _KEYS:
-            raise invalid(f"Unknown key `{key[:64]}` in the message; known are {', '.join(sorted(_KEYS))}.")
     if document.get("kind", "message") != "message":
         raise invalid('`kind` must be "message".')
-    if document.get("role", "user") not in {"user", "agent"}:
+    if document.get("role", "user") not in _ROLES:
         raise invalid('`role` must be "user" or "agent".')
     _check_extras(document)
     return Message(
@@ -125,12 +122,20 @@ def _part(part: object, where: str) -> Part:
         case "text", str(text):
             return TextPart(text)
         case "data", dict(data):
-            return DataPart(orjson.dumps(data).decode())
+            return DataPart(_dump(data, where))
         case "file", dict(file):
             return FilePart(str(file.get("name") or "")[:80])
         case "text" | "data" | "file" as kind, _:
             raise invalid(f"`{where}.{kind}` must be {'a string' if kind == 'text' else 'a JSON object'}.")
     raise invalid(f"`{where}.kind` must be one of text, file, data.")
+
+
+def _dump(data: Mapping[str, Any], where: str) -> str:
+    """JSON text; what can be read may still be nested too deeply to be written."""
+    try:
+        return orjson.dumps(data).decode()
+    except orjson.JSONEncodeError:
+        raise invalid(f"`{where}.data` is nested too deeply.") from None
 
 
 @dataclass(frozen=True, slots=True)

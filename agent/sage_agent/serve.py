@@ -17,7 +17,7 @@ from sage_agent.config import AgentConfig
 from sage_agent.providers.select import open_provider
 from sage_agent.service import Service
 from sage_agent.sockets import Listener, open_listener
-from sage_obs.errors import SageObsError, UnavailableError
+from sage_obs.errors import SageObsError
 from sage_obs.settings import Settings
 
 _log = logging.getLogger("sage_agent")
