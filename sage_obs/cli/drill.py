@@ -41,7 +41,7 @@ def command(*, name: str, state: Path, as_json: bool) -> int:
         raise ConfigError(f"There is no drill `{name}`.", hint=f"There are: {', '.join(DRILLS)}.")
     folder = state / "drills" / f"{name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     with stopped_by_signals():
-        result = conduct(DRILLS[name], options_for(folder), say=lambda text: click.echo(text, err=True))
+        result = conduct(DRILLS[name], options_for(folder, tools=state), say=lambda text: click.echo(text, err=True))
     if as_json:
         click.echo(json.dumps(asdict(result)))
     else:

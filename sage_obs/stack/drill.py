@@ -95,9 +95,9 @@ def conduct(drill: Drill, options: Options, *, say: Callable[[str], None]) -> Re
         return _score(stack, drill, course)
 
 
-def options_for(state: Path, *, windows: Windows = DRILL) -> Options:
+def options_for(state: Path, *, tools: Path, windows: Windows = DRILL) -> Options:
     """A stack of the drill's own: any free ports, fast windows, a responder that is started again when it dies."""
-    return Options(state=state, windows=windows, policy="any", version=GOOD_VERSION, restart_responder=True)
+    return Options(state=state, windows=windows, policy="any", version=GOOD_VERSION, restart_responder=True, tools=tools)
 
 
 def _prove_good(stack: Stack, *, say: Callable[[str], None]) -> None:

@@ -49,7 +49,7 @@ class Options:
     """What `sage-obs up` was asked for.
 
     `ports` overrides `parts.PORTS` by name. `config` is the text of the agent's configuration file and `version` the name of the
-    release made of it. `rate` is in messages a second.
+    release made of it. `rate` is in messages a second. `tools` is the state folder that keeps fetched binaries, if it is another.
     """
 
     state: Path = DEFAULT_STATE
@@ -62,6 +62,7 @@ class Options:
     rate: float = 40.0
     traffic_seconds: float = 3600.0
     restart_responder: bool = False
+    tools: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ class Stack:
         """The two servers, or none of them: the degraded mode."""
         try:
             with self._phase("prometheus and alertmanager", "found"):
-                return {name: binaries.find(name, state=self.state) for name in ("prometheus", "alertmanager")}
+                return {name: binaries.find(name, state=self.options.tools or self.state) for name in ("prometheus", "alertmanager")}
         except UnavailableError as exc:
             self._say(f"{exc} Going on without them: nothing will fire, and nothing is answered by itself.")
             return {}
