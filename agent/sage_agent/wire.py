@@ -121,15 +121,16 @@ class EventStream:
 class Departure:
     """A context that cancels the task inside it when the caller leaves; `gone` tells this from any other cancellation."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, *, after: float = WATCH_AFTER_SECONDS) -> None:
         self._receive = receive
+        self._after = after
         self._watcher: asyncio.Task[None] | None = None
         self.gone = False
 
     def __enter__(self) -> None:
         loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
-        self._timer = loop.call_later(WATCH_AFTER_SECONDS, self._begin)
+        self._timer = loop.call_later(self._after, self._begin)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._timer.cancel()
