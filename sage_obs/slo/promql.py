@@ -32,10 +32,14 @@ def quote(value: str) -> str:
 
 def select(selector: Selector, *, suffix: str = "", window: str = "") -> str:
     """A vector selector, or a range selector where a window such as `5m` is given."""
-    matchers = [_matcher(name, values, negate=False) for name, values in selector.include]
-    matchers += [_matcher(name, values, negate=True) for name, values in selector.exclude]
-    braces = "{" + ", ".join(matchers) + "}" if matchers else ""
+    braces = "{" + ", ".join(matchers(selector)) + "}" if selector.include or selector.exclude else ""
     return f"{selector.metric.name}{suffix}{braces}" + (f"[{window}]" if window else "")
+
+
+def matchers(selector: Selector) -> tuple[str, ...]:
+    """The label matchers of a selection."""
+    included = (_matcher(name, values, negate=False) for name, values in selector.include)
+    return (*included, *(_matcher(name, values, negate=True) for name, values in selector.exclude))
 
 
 def _matcher(name: str, values: tuple[str, ...], *, negate: bool) -> str:

@@ -1,0 +1,1 @@
+"""Grafana boards, built with grafanalib from the names and triggers that the rules use."""
