@@ -119,7 +119,10 @@ def _now() -> Row:
     )
 
 
-_ERROR_TEXT: Final = f"Share of requests that failed in the server. The objective is under {ERROR_OBJECTIVE:.1%}; {ERROR_RATE.threshold:.0%} calls for a rollback."
+_ERROR_TEXT: Final = (
+    f"Share of requests that failed in the server. The objective is under {ERROR_OBJECTIVE:.1%}; "
+    f"a new release is rolled back over {ERROR_RATE.threshold:.0%}."
+)
 _P95_TEXT: Final = f"95th percentile of the time spent outside models and tools. The objective is under {OVERHEAD_OBJECTIVE_SECONDS:g} s."
 
 
