@@ -18,11 +18,12 @@ class ErrorShare:
 
 @dataclass(frozen=True, slots=True)
 class ProviderFailures:
-    """How large a share of a provider's calls, from 0 to 1, failed with this `error_type`."""
+    """How large a share of a provider's calls, from 0 to 1, failed with this `error_type`, and how many calls that rests on."""
 
     provider: str
     error_type: str
     share: float
+    calls: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +59,18 @@ class Signals(Protocol):
         """The measurements of the last `seconds` as JSON text, to be kept as evidence. Raises UnavailableError."""
 
 
-def shares(rates: dict[str, float]) -> tuple[ErrorShare, ...]:
-    """Rates of failures by error type as shares of their sum, the largest first; those that did not occur are left out."""
-    total = sum(rates.values())
-    found = [ErrorShare(name, rate / total) for name, rate in rates.items() if rate > 0]
+def shares(failures: dict[str, float]) -> tuple[ErrorShare, ...]:
+    """Failures by error type as shares of their sum, the largest first; those that did not occur are left out."""
+    total = sum(failures.values())
+    found = [ErrorShare(name, count / total) for name, count in failures.items() if count > 0]
     return tuple(sorted(found, key=lambda one: (-one.share, one.error_type)))
 
 
 def provider_failures(errors: dict[tuple[str, str], float], calls: dict[str, float]) -> tuple[ProviderFailures, ...]:
-    """Rates of failed calls by provider and error type over the rates of all calls by provider, the largest share first."""
+    """Failed calls by provider and error type over all calls by provider, the largest share first."""
     found = [
-        ProviderFailures(provider, kind, min(1.0, rate / calls[provider]))
-        for (provider, kind), rate in errors.items()
-        if rate > 0 and calls.get(provider, 0.0) > 0
+        ProviderFailures(provider, kind, min(1.0, count / calls[provider]), calls[provider])
+        for (provider, kind), count in errors.items()
+        if count > 0 and calls.get(provider, 0.0) > 0
     ]
     return tuple(sorted(found, key=lambda one: (-one.share, one.provider, one.error_type)))

@@ -98,12 +98,12 @@ class PrometheusSignals:
 
     def facts(self, *, at: float | None = None) -> Facts:
         """See `Signals.facts`."""
-        requests = self._rates(REQUESTS.name, "", at)
-        calls = self._rates(LLM_CALLS.name, "provider", at)
-        failures = self._rates(LLM_ERRORS.name, "provider, error_type", at)
-        errors = self._rates(ERRORS.name, "error_type", at)
+        requests = self._increases(REQUESTS.name, "", at)
+        calls = self._increases(LLM_CALLS.name, "provider", at)
+        failures = self._increases(LLM_ERRORS.name, "provider, error_type", at)
+        errors = self._increases(ERRORS.name, "error_type", at)
         return Facts(
-            requests_per_second=requests[0].value if requests else None,
+            requests_per_second=requests[0].value / self._windows.rate if requests else None,
             errors=shares({row.labels["error_type"]: row.value for row in errors}),
             providers=provider_failures(
                 {(row.labels["provider"], row.labels["error_type"]): row.value for row in failures},
@@ -111,10 +111,10 @@ class PrometheusSignals:
             ),
         )
 
-    def _rates(self, metric: str, by: str, at: float | None) -> list[Row]:
+    def _increases(self, metric: str, by: str, at: float | None) -> list[Row]:
         selector = f"{metric}{{job={promql.quote(self._job)}}}[{duration(self._windows.rate)}]"
         wanted = {label.strip() for label in by.split(",") if label.strip()}
-        rows = self._query(f"sum by ({by}) (rate({selector}))", at)
+        rows = self._query(f"sum by ({by}) (increase({selector}))", at)
         return [row for row in rows if math.isfinite(row.value) and wanted <= set(row.labels)]
 
     def snapshot(self, *, seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -173,7 +174,8 @@ def _quantile(signal: QuantileOverReference, rises: list[Series]) -> Measurement
     selector = Selector(signal.histogram)
     buckets: defaultdict[float, float] = defaultdict(float)
     for labels, rise in _matching(rises, selector, "_bucket"):
-        buckets[float(labels["le"])] += rise
+        with contextlib.suppress(KeyError, ValueError):  # a bucket without a bound is no bucket
+            buckets[float(labels["le"])] += rise
     observed = histogram_quantile(signal.quantile, buckets)
     return Measurement(None if observed is None else observed / signal.otherwise, _total(rises, selector, "_count"))
 
