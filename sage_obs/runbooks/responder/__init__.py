@@ -1,0 +1,1 @@
+"""The responder: Alertmanager's webhook in, verified rollbacks out."""
