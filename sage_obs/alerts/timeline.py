@@ -154,9 +154,9 @@ def _distribution(p95: float) -> tuple[tuple[str, float], ...]:
     above = bisect.bisect_left(REQUEST_OVERHEAD.buckets, p95)
     lower, upper = REQUEST_OVERHEAD.buckets[above - 1 : above + 1]
     position = (p95 - lower) / (upper - lower)
-    below = (0.95 - position) / (1 - position)
-    if below < 0:
+    if position > 0.95:  # noqa: PLR2004 - the percentile
         raise ValueError(f"a 95th percentile of {p95} s is too close to the bucket bound {upper} s to be made of two buckets")
+    below = (0.95 - position) / (1 - position)
     return ((f"{lower:g}", below), (f"{upper:g}", 1.0), ("+Inf", 1.0))
 
 

@@ -22,7 +22,7 @@ ALL: Final = {"selected": True, "text": ["All"], "value": ["$__all"]}
 _LEGACY: Final = frozenset(
     {"cacheTimeout", "editable", "error", "height", "hideTimeOverride", "maxDataPoints", "maxPerRow", "minSpan", "repeatDirection", "span"}
 )
-_MAY_BE_EMPTY: Final = frozenset({"overrides", "calcs", "panels", "custom", "defaults"})
+_MAY_BE_EMPTY: Final = frozenset({"overrides", "calcs", "panels", "custom", "defaults", "current", "options", "timepicker"})
 
 
 def prune(data: Any) -> Any:

@@ -1,0 +1,138 @@
+"""The rules as data: catalogue, lint, routes and rendering."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sage_obs.alerts.catalogue import Links, groups
+from sage_obs.alerts.lint import lint
+from sage_obs.alerts.model import AlertRule, Group, RecordingRule
+from sage_obs.alerts.promtest import expand
+from sage_obs.alerts.render import ALERTMANAGER_FILE, RULES_FILE, ResponderRoute, render
+from sage_obs.alerts.routing import RESPONDER, configuration
+from sage_obs.conventions import BOARD_FLEET, RUNBOOK_INCIDENT
+from sage_obs.errors import DriftError
+from sage_obs.render import MARK, check
+from sage_obs.slo.names import recorded_names
+from sage_obs.slo.triggers import LATENCY, TRIGGERS
+from sage_obs.slo.windows import DRILL, PRODUCTION, PROFILES, Windows
+
+ARTEFACTS = Path(__file__).parents[3] / "alerts"
+
+
+def alert(**changes: Any) -> AlertRule:
+    """A sound alert with some fields changed."""
+    [group] = groups(PRODUCTION, links=Links())
+    return dataclasses.replace(group.alerts[0], **changes)
+
+
+def group_of(*rules: RecordingRule | AlertRule) -> Group:
+    """A group as the lint sees it."""
+    return Group("g", 15, rules)
+
+
+def test_every_trigger_has_one_alert_and_every_recorded_name_one_rule() -> None:
+    """Nothing is forgotten, nothing is extra."""
+    [group] = groups(PRODUCTION, links=Links())
+    assert [rule.alert for rule in group.alerts] == [trigger.alert for trigger in TRIGGERS]
+    assert sorted(rule.record for rule in group.records) == sorted(recorded_names())
+
+
+@pytest.mark.parametrize("windows", PROFILES.values(), ids=list(PROFILES))
+def test_the_rules_have_no_findings(windows: Windows) -> None:
+    """What ships passes its own lint under every profile."""
+    assert lint(groups(windows, links=Links())) == ()
+
+
+def test_a_rollback_alert_says_what_to_do() -> None:
+    """Labels for the route and the responder, links for people, times from the windows."""
+    rules = {rule.alert: rule for group in groups(DRILL, links=Links("https://r/", "https://g/")) for rule in group.alerts}
+    rule = rules[LATENCY.alert]
+    assert rule.labels == {"action": "rollback", "runbook": "incident", "severity": "P1", "trigger": "latency"}
+    assert rule.annotations["runbook_url"] == f"https://r/{RUNBOOK_INCIDENT}.md"
+    assert rule.annotations["dashboard_url"].startswith(f"https://g/d/{BOARD_FLEET}?var-job=")
+    assert (rule.hold, rule.keep) == (5, 10)
+
+
+@pytest.mark.parametrize(
+    ("rules", "rule", "message"),
+    [
+        ((lambda: alert(labels={**alert().labels, "runbook": ""})), "SageRollbackErrorRate", "has no runbook"),
+        ((lambda: alert(annotations={**alert().annotations, "summary": ""})), "SageRollbackErrorRate", "has no summary"),
+        ((lambda: alert(labels={**alert().labels, "severity": "critical"})), "SageRollbackErrorRate", "a severity other than P1"),
+        ((lambda: alert(labels={**alert().labels, "share": "{{ $value }}"})), "SageRollbackErrorRate", "in the label share"),
+        ((lambda: alert(annotations={**alert().annotations, "description": "bad"})), "SageRollbackErrorRate", "without $value"),
+        ((lambda: alert(hold=0)), "SageRollbackErrorRate", "has for 0 s"),
+        ((lambda: alert(keep=20)), "SageRollbackErrorRate", "has keep_firing_for 20 s"),
+        ((lambda: RecordingRule("a:b:c", "rate(sage_agent_request_total[5m])")), "a:b:c", "reads sage_agent_request_total"),
+    ],
+    ids=["label", "annotation", "severity", "value", "description", "hold", "keep", "series"],
+)
+def test_a_defect_is_found(rules: Callable[[], RecordingRule | AlertRule], rule: str, message: str) -> None:
+    """Each rule about rules finds what it is there for, and names the rule."""
+    findings = [finding for finding in lint([group_of(rules())]) if message in finding.message]
+    assert [finding.rule for finding in findings] == [rule]
+
+
+def test_order_and_names_are_checked_across_a_group() -> None:
+    """A series read before it is recorded is one evaluation old; one recorded twice is ambiguous."""
+    made, read = RecordingRule("job:up:sum", "sum by (job) (up)"), RecordingRule("job:up:twice", "job:up:sum * 2")
+    late = [finding for finding in lint([group_of(read, made)]) if "before its group" in finding.message]
+    assert [str(finding) for finding in late] == ["job:up:twice: reads job:up:sum before its group records it"]
+    assert "is defined 2 times" in {finding.message for finding in lint([group_of(made, made)])}
+
+
+def test_a_rollback_alert_goes_to_the_responder_at_once() -> None:
+    """One notification per job and version without waiting, with a bearer token where there is one, and on to the default receiver."""
+    config = configuration(PRODUCTION, responder=ResponderRoute("http://r/alerts", "/run/token"))
+    rollback, rest = config["route"]["routes"]
+    assert (rollback["receiver"], rollback["group_wait"], rollback["continue"]) == (RESPONDER, "0s", True)
+    assert rollback["group_by"] == ["job", "version"]
+    assert rollback["matchers"] == ['action="rollback"']
+    assert rest == {"receiver": "default"}
+    [webhook] = next(receiver for receiver in config["receivers"] if receiver["name"] == RESPONDER)["webhook_configs"]
+    assert webhook["send_resolved"] is True
+    assert webhook["http_config"]["authorization"] == {"type": "Bearer", "credentials_file": "/run/token"}
+
+
+def test_without_a_token_none_is_sent() -> None:
+    """An empty path is no file."""
+    config = configuration(DRILL, responder=ResponderRoute("http://r/alerts"))
+    assert "http_config" not in config["receivers"][1]["webhook_configs"][0]
+
+
+@pytest.mark.parametrize("windows", PROFILES.values(), ids=list(PROFILES))
+def test_rendering_is_deterministic_sorted_and_marked(windows: Windows) -> None:
+    """The same bytes twice, keys in order, and a first line that says where they come from."""
+    files = render(windows, links=Links(), responder=ResponderRoute())
+    assert files == render(windows, links=Links(), responder=ResponderRoute())
+    assert set(files) == {RULES_FILE, ALERTMANAGER_FILE, *(f"tests/{name}.yml" for name in (*(t.slug for t in TRIGGERS), "releases"))}
+    for text in files.values():
+        assert MARK in text.splitlines()[0]
+        assert windows.name in text.splitlines()[0]
+        data = yaml.safe_load(text)
+        assert list(data) == sorted(data)
+
+
+def test_the_committed_rules_are_what_is_rendered_now() -> None:
+    """Nobody edited them, and nobody forgot to render them again."""
+    check(ARTEFACTS, render(PRODUCTION, links=Links(), responder=ResponderRoute()), again="sage-obs alerts export --force")
+
+
+def test_drift_of_the_committed_rules_would_be_noticed() -> None:
+    """Other windows give other files."""
+    with pytest.raises(DriftError):
+        check(ARTEFACTS, render(DRILL, links=Links(), responder=ResponderRoute()), again="x")
+
+
+def test_templates_are_expanded_as_prometheus_does() -> None:
+    """Labels, shares and multiples; an expression that is not known here is an error, not a wrong expectation."""
+    labels = {"job": "a", "version": "1"}
+    assert expand('{{ $labels.version }} of {{ $labels.job }}: {{ $value | printf "%.2f" }}', labels, 2.4) == "1 of a: 2.40"
+    assert expand("{{ $value | humanizePercentage }}", labels, 0.0625) == "6.25%"
+    with pytest.raises(KeyError):
+        expand("{{ $value | humanize }}", labels, 1.0)
