@@ -1,6 +1,7 @@
 """The rendered rules under promtool and amtool, and proof that the scenarios would notice a broken rule."""
 
 import dataclasses
+import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from sage_obs.alerts import tools
 from sage_obs.alerts.catalogue import Links, groups
 from sage_obs.alerts.model import AlertRule, Group, RecordingRule
 from sage_obs.alerts.promtest import RELEASES
-from sage_obs.alerts.render import RULES_FILE, ResponderRoute, render, rules_text
+from sage_obs.alerts.render import ALERTMANAGER_FILE, RULES_FILE, ResponderRoute, render, rules_text
+from sage_obs.cli import run
+from sage_obs.errors import ExitCode
 from sage_obs.slo.triggers import HEALTH, TRIGGERS, Trigger
 from sage_obs.slo.windows import DRILL, PROFILES, Windows
 from sage_obs.stack.binaries import find
@@ -42,11 +45,40 @@ def test_the_tools_accept_what_is_rendered(windows: Windows, token: str, tmp_pat
         assert report.passed, report.output
 
 
+@pytest.mark.parametrize(
+    ("labels", "receivers"), [(("action=rollback",), "responder,default"), (("action=page",), "default"), ((), "default")]
+)
+def test_alerts_reach_their_receivers(labels: tuple[str, ...], receivers: str, tmp_path: Path) -> None:
+    """Alertmanager's own routing sends a rollback to the responder and on to the default receiver, anything else to the latter only."""
+    config = rendered(DRILL, tmp_path) / ALERTMANAGER_FILE
+    command = [str(find("amtool")), "config", "routes", "test", f"--config.file={config}", "severity=P1", *labels]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == receivers
+
+
+@pytest.mark.parametrize("command", ["lint", "test"])
+def test_the_commands_run_the_tools(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lint and test name what they ran and that it passed."""
+    assert run(["alerts", command, "--profile", "drill"]) == ExitCode.OK
+    assert f"drill: promtool {'check' if command == 'lint' else command} rules" in capsys.readouterr().out
+
+
+def test_a_failing_tool_fails_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """With rules that do not fit the tests the command exits 1 and shows what promtool said."""
+    broken = dataclasses.replace(DRILL, hold_scale=1 / 30)
+    original = render(DRILL, links=Links(), responder=ResponderRoute())
+    files = {**original, RULES_FILE: rules_text(groups(broken, links=Links()), profile="drill")}
+    monkeypatch.setattr("sage_obs.alerts.render.render", lambda *_args, **_options: files)
+    assert run(["alerts", "test", "--profile", "drill"]) == ExitCode.FAILED
+    said = capsys.readouterr()
+    assert "FAILED" in said.out
+    assert "exp:" in said.err
+
+
 def test_the_tools_reject_what_is_broken(tmp_path: Path) -> None:
     """A rule that does not parse and a route to a receiver that does not exist are reported, with the tool's words."""
     folder = rendered(DRILL, tmp_path)
     (folder / RULES_FILE).write_text("groups: [{name: a, rules: [{record: b, expr: 'sum('}]}]")
-    (folder / "alertmanager.yml").write_text("route: {receiver: nobody}")
+    (folder / ALERTMANAGER_FILE).write_text("route: {receiver: nobody}")
     rules, config = tools.check_rules(find("promtool"), folder), tools.check_config(find("amtool"), folder)
     assert not rules.passed
     assert "parse error" in rules.output
