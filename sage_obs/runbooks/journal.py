@@ -70,7 +70,8 @@ def digest(event: Event) -> str:
 def next_event(before: Sequence[Event], *, at: float, run: str, kind: EventType, step: str, data: Mapping[str, Any]) -> Event:
     """The event that follows `before`."""
     seq, prev = (before[-1].seq + 1, before[-1].sha256) if before else (1, START)
-    event = Event(seq=seq, at=at, run=run, type=kind, step=step, data=dict(data), prev=prev, sha256="")
+    plain = json.loads(json.dumps(data))  # exactly what a reader will find
+    event = Event(seq=seq, at=at, run=run, type=kind, step=step, data=plain, prev=prev, sha256="")
     return replace(event, sha256=digest(event))
 
 
