@@ -1,1 +1,65 @@
-"""placeholder"""
+"""Observability for services that run AI agents: `import sage_obs; sage_obs.instrument()`.
+
+Importing this does nothing but define names; what stands behind them is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from sage_obs import health
+    from sage_obs.genai.agents import agent
+    from sage_obs.genai.calls import LlmCall, llm_call
+    from sage_obs.genai.waits import tool
+    from sage_obs.lifecycle import Handle, flush, instrument, instrument_app, uninstrument
+    from sage_obs.tracing.ambient import context
+    from sage_obs.tracing.context import CurrentRequest, current, record_error
+
+_HOMES: Final = {
+    "CurrentRequest": "sage_obs.tracing.context",
+    "Handle": "sage_obs.lifecycle",
+    "LlmCall": "sage_obs.genai.calls",
+    "agent": "sage_obs.genai.agents",
+    "context": "sage_obs.tracing.ambient",
+    "current": "sage_obs.tracing.context",
+    "flush": "sage_obs.lifecycle",
+    "instrument": "sage_obs.lifecycle",
+    "instrument_app": "sage_obs.lifecycle",
+    "llm_call": "sage_obs.genai.calls",
+    "record_error": "sage_obs.tracing.context",
+    "tool": "sage_obs.genai.waits",
+    "uninstrument": "sage_obs.lifecycle",
+}
+
+__all__ = [
+    "CurrentRequest",
+    "Handle",
+    "LlmCall",
+    "agent",
+    "context",
+    "current",
+    "flush",
+    "health",
+    "instrument",
+    "instrument_app",
+    "llm_call",
+    "record_error",
+    "tool",
+    "uninstrument",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "health":
+        return importlib.import_module("sage_obs.health")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sage_obs' has no attribute {name!r}")
+    found = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

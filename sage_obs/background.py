@@ -1,0 +1,112 @@
+"""A bounded queue emptied by a daemon thread: how log lines and spans leave the request path."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class _Marker(threading.Event):
+    """Set when everything put before it has been delivered."""
+
+
+class Batcher(Generic[T]):
+    """Hands what is `put` to `deliver` in batches, from a thread of its own.
+
+    `capacity` items wait at most: what comes on top is dropped and reported to `on_drop`. A batch is collected for `delay` seconds,
+    unless an item is urgent. `deliver` deals with its own errors. No call waits for the thread except `flush` and `close`, and those
+    only for as long as they are told.
+    """
+
+    def __init__(
+        self,
+        deliver: Callable[[list[T]], None],
+        *,
+        name: str,
+        capacity: int,
+        batch: int,
+        delay: float,
+        on_drop: Callable[[int], None],
+    ) -> None:
+        self._deliver = deliver
+        self._name = name
+        self._capacity = capacity
+        self._batch = batch
+        self._delay = delay
+        self._on_drop = on_drop
+        self._begin()
+
+    def _begin(self) -> None:
+        self._items: deque[T | _Marker] = deque()
+        self._wake = threading.Event()
+        self._hurry = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+        self._thread.start()
+
+    def put(self, item: T, *, urgent: bool = False) -> None:
+        """Queue an item; an urgent one is not kept waiting for company."""
+        if len(self._items) >= self._capacity:
+            self._on_drop(1)
+            return
+        self._items.append(item)
+        if urgent:
+            self._hurry.set()
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def flush(self, timeout: float) -> bool:
+        """Deliver what is queued now, waiting at most `timeout` seconds; whether it all went out."""
+        marker = _Marker()
+        self._items.append(marker)
+        self._hurry.set()
+        self._wake.set()
+        return marker.wait(max(0.0, timeout))
+
+    def close(self, timeout: float) -> bool:
+        """Deliver what is queued and end, waiting at most `timeout` seconds; what is left then is dropped and reported."""
+        self._closing = True
+        self._hurry.set()
+        self._wake.set()
+        self._thread.join(max(0.0, timeout))
+        left = sum(not isinstance(item, _Marker) for item in list(self._items))
+        if left:
+            self._on_drop(left)
+        return not self._thread.is_alive()
+
+    def restart_after_fork(self) -> None:
+        """Begin anew in a forked child: the thread stayed in the parent, and so does what was queued there."""
+        if not self._closing:
+            self._begin()
+
+    def _work(self) -> None:
+        while True:
+            self._wake.wait()
+            self._hurry.wait(self._delay)
+            self._wake.clear()
+            self._hurry.clear()
+            self._drain()
+            if self._closing and not self._items:
+                return
+
+    def _drain(self) -> None:
+        batch: list[T] = []
+        while self._items:
+            item = self._items.popleft()
+            if isinstance(item, _Marker):
+                batch = self._hand_over(batch)
+                item.set()
+                continue
+            batch.append(item)
+            if len(batch) >= self._batch:
+                batch = self._hand_over(batch)
+        self._hand_over(batch)
+
+    def _hand_over(self, batch: list[T]) -> list[T]:
+        if batch:
+            self._deliver(batch)
+        return []

@@ -1,0 +1,121 @@
+"""One request, whatever brought it: measured from begin to finish, with its context around the work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from sage_obs.conventions import ErrorType, Experience, Outcome
+from sage_obs.metrics.requests import RequestMetrics
+from sage_obs.tracing.active import Attributes, OpenSpan, tracing
+from sage_obs.tracing.ambient import ambient
+from sage_obs.tracing.context import Parent, Request, new_request_id, request_var
+
+_TOLERATED: Final = 4
+"""Apdex: what takes up to four times the objective is tolerated, what takes longer frustrates."""
+
+
+def experience(outcome: Outcome, overhead: float, *, objective: float) -> Experience:
+    """What the caller went through; `overhead` and `objective` in seconds (Apdex 1.1, section 4)."""
+    if outcome is Outcome.SERVER_ERROR or overhead > _TOLERATED * objective:
+        return Experience.FRUSTRATED
+    return Experience.SATISFIED if overhead <= objective else Experience.TOLERATING
+
+
+class Invocation:
+    """A request under way. `first_byte` is when its stream began, in seconds from the start; None if it is not a stream."""
+
+    __slots__ = ("_recorder", "_span", "began", "finished", "first_byte", "request", "seconds")
+
+    def __init__(self, recorder: Recorder, request: Request, span: OpenSpan | None) -> None:
+        self._recorder = recorder
+        self._span = span
+        self.request = request
+        self.began = recorder.clock()
+        self.first_byte: float | None = None
+        self.finished = False
+        self.seconds = 0.0
+
+    def streaming(self) -> None:
+        """The first byte of a stream goes out."""
+        if self.first_byte is None:
+            self.first_byte = self._recorder.clock() - self.began
+
+    def leave(self) -> None:
+        """The work is over: this request is no longer the one being served here."""
+        request_var.set(None)
+        if self._span is not None:
+            self._span.leave()
+
+    def finish(self, *, operation: str, protocol: str, outcome: Outcome, error_type: ErrorType | None, attributes: Attributes) -> None:
+        """Count the request, once. `attributes` go on its span."""
+        if self.finished:
+            return
+        self.finished = True
+        self.seconds = self._recorder.clock() - self.began
+        self._recorder.record(self, operation=operation, protocol=protocol, outcome=outcome, error_type=error_type)
+        if self._span is not None:
+            failed = outcome is Outcome.SERVER_ERROR and error_type is not None
+            self._span.end(name=operation, attributes={**attributes, **_identity()}, error_type=str(error_type) if failed else "")
+
+
+def _identity() -> Attributes:
+    return {f"sage.{key}": value for key, value in ambient().items()}
+
+
+class Recorder:
+    """Measures the requests of one agent; `objective` in seconds of overhead."""
+
+    __slots__ = ("_metrics", "_objective", "clock")
+
+    def __init__(self, metrics: RequestMetrics, *, objective: float, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._metrics = metrics
+        self._objective = objective
+        self.clock = clock
+
+    def begin(self, *, name: str, request_id: str = "", parent: Parent | None = None) -> Invocation:
+        """A request begins here; what is called from here on belongs to it, until `leave`."""
+        request, span = tracing().begin(name=name, request_id=request_id or new_request_id(), parent=parent)
+        invocation = Invocation(self, request, span)
+        request_var.set(request)
+        self._metrics.in_flight.add()
+        return invocation
+
+    def record(self, invocation: Invocation, *, operation: str, protocol: str, outcome: Outcome, error_type: ErrorType | None) -> None:
+        """Write what is known of a finished request."""
+        metrics, request, seconds = self._metrics, invocation.request, invocation.seconds
+        metrics.in_flight.add(-1.0)
+        overhead = max(0.0, seconds - request.waiting.seconds())
+        cells = metrics.operation(operation, protocol)
+        cells.outcomes[outcome].add()
+        if request.sampled:
+            cells.duration.observe_traced(seconds, request.trace_id)
+        else:
+            cells.duration.observe(seconds)
+        cells.overhead.observe(overhead)
+        if invocation.first_byte is not None:
+            metrics.first_byte(operation).observe(invocation.first_byte)
+        metrics.experience[experience(outcome, overhead, objective=self._objective)].add()
+        if error_type is not None:
+            metrics.errors[error_type].add()
+
+
+class _Active:
+    __slots__ = ("recorder",)
+
+    def __init__(self) -> None:
+        self.recorder: Recorder | None = None
+
+
+_active: Final = _Active()
+
+
+def recorder() -> Recorder | None:
+    """The recorder in use, None before instrument() and after uninstrument()."""
+    return _active.recorder
+
+
+def use(new: Recorder | None) -> None:
+    """Record requests with this from now on."""
+    _active.recorder = new

@@ -1,0 +1,87 @@
+"""Exceptions and HTTP statuses in terms of the fixed error taxonomy, and what a caller makes of each kind of error."""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import Final
+
+from sage_obs.conventions import ErrorType, Outcome
+
+_BY_STATUS: Final = {
+    400: ErrorType.INVALID_REQUEST,
+    401: ErrorType.AUTH,
+    403: ErrorType.AUTH,
+    408: ErrorType.TIMEOUT,
+    429: ErrorType.RATE_LIMITED,
+    499: ErrorType.CANCELLED,
+    502: ErrorType.UNAVAILABLE,
+    503: ErrorType.UNAVAILABLE,
+    504: ErrorType.TIMEOUT,
+    529: ErrorType.UNAVAILABLE,
+}
+_BY_CODE: Final = {
+    "context_length_exceeded": ErrorType.CONTEXT_LENGTH,
+    "content_filter": ErrorType.CONTENT_FILTER,
+    "content_policy_violation": ErrorType.CONTENT_FILTER,
+}
+"""Codes that OpenAI-compatible servers put in `error.code`, and their clients on the exception."""
+_BY_NAME: Final = (
+    ("ratelimit", ErrorType.RATE_LIMITED),
+    ("timeout", ErrorType.TIMEOUT),
+    ("authentication", ErrorType.AUTH),
+    ("permissiondenied", ErrorType.AUTH),
+    ("contentfilter", ErrorType.CONTENT_FILTER),
+    ("connect", ErrorType.UNAVAILABLE),
+)
+"""What the names of exceptions hold in the client libraries, which cannot be imported to ask."""
+
+_OUTCOMES: Final = {
+    ErrorType.RATE_LIMITED: Outcome.REJECTED,
+    ErrorType.QUEUE_FULL: Outcome.REJECTED,
+    ErrorType.CANCELLED: Outcome.CANCELLED,
+    ErrorType.AUTH: Outcome.CLIENT_ERROR,
+    ErrorType.CONTENT_FILTER: Outcome.CLIENT_ERROR,
+    ErrorType.CONTEXT_LENGTH: Outcome.CLIENT_ERROR,
+    ErrorType.INVALID_REQUEST: Outcome.CLIENT_ERROR,
+    ErrorType.SIGNATURE_INVALID: Outcome.CLIENT_ERROR,
+}
+
+
+def outcome_of(error_type: ErrorType) -> Outcome:
+    """How a request or call that failed this way ended; what is nobody else's fault is the server's."""
+    return _OUTCOMES.get(error_type, Outcome.SERVER_ERROR)
+
+
+def of_status(status: int) -> ErrorType:
+    """The kind of error an HTTP status of 400 or more stands for."""
+    fallback = ErrorType.SERVER_ERROR if status >= HTTPStatus.INTERNAL_SERVER_ERROR else ErrorType.INVALID_REQUEST
+    return _BY_STATUS.get(status, fallback)
+
+
+def classify(error: BaseException) -> ErrorType:
+    """The kind of error an exception stands for, by class, code, status and name; `internal` where nothing tells."""
+    if isinstance(error, (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)):
+        return ErrorType.CANCELLED
+    if isinstance(error, TimeoutError):
+        return ErrorType.TIMEOUT
+    if isinstance(error, ConnectionError):
+        return ErrorType.UNAVAILABLE
+    if (code := getattr(error, "code", None)) in _BY_CODE:
+        return _BY_CODE[str(code)]
+    status = _status(error)
+    return of_status(status) if status >= HTTPStatus.BAD_REQUEST else _by_name(error)
+
+
+def _status(error: BaseException) -> int:
+    """The status a client library keeps on its exception or on the response it belongs to; 0 for none."""
+    for holder in (error, getattr(error, "response", None)):
+        status = getattr(holder, "status_code", None)
+        if isinstance(status, int):
+            return status
+    return 0
+
+
+def _by_name(error: BaseException) -> ErrorType:
+    name = type(error).__name__.lower()
+    return next((kind for part, kind in _BY_NAME if part in name), ErrorType.INTERNAL)

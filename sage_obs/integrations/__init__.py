@@ -1,0 +1,1 @@
+"""One module per library or framework: a name, the versions it knows, `install` and `uninstall`."""

@@ -1,0 +1,54 @@
+"""What an integration is, and the list of them."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Final, Protocol
+
+from sage_obs.errors import SageObsError
+
+
+class UnusableLibraryError(SageObsError, ImportError):
+    """An integration was asked for by name, and its library is missing or of a version it does not know."""
+
+
+class Integration(Protocol):
+    """Patches one library. `install` after `uninstall` and the other way round leave the library as it was."""
+
+    @property
+    def name(self) -> str:
+        """The library's name, as `libraries` and `disable` take it."""
+
+    @property
+    def module(self) -> str:
+        """The module whose import makes the patch possible."""
+
+    @property
+    def versions(self) -> tuple[str, str]:
+        """The first version it knows and the first one it does not, such as ("0.27", "2")."""
+
+    def install(self) -> None:
+        """Patch the library, which is imported already or is imported by this."""
+
+    def uninstall(self) -> None:
+        """Put everything back; nothing happens where nothing is installed."""
+
+
+_MODULES: Final = {
+    "starlette": "sage_obs.integrations.starlette",
+    "uvicorn": "sage_obs.integrations.uvicorn",
+    "httpx": "sage_obs.integrations.httpx",
+}
+
+NAMES: Final = tuple(_MODULES)
+"""Every integration, in the order they are installed."""
+
+
+def load(name: str) -> Integration:
+    """The integration of this name. Raises UnusableLibraryError for an unknown one."""
+    if name not in _MODULES:
+        raise UnusableLibraryError(f"There is no integration for `{name}`.", hint=f"There are: {', '.join(NAMES)}.")
+    module: ModuleType = importlib.import_module(_MODULES[name])
+    found: Integration = module.INTEGRATION
+    return found

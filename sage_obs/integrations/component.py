@@ -1,0 +1,45 @@
+"""The integration of one library as a component of the layer."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+from sage_obs.component import Unbuffered
+from sage_obs.errors import SageObsError
+from sage_obs.integrations.base import Integration, load
+from sage_obs.integrations.hook import ImportHook
+from sage_obs.integrations.versions import check
+
+
+class NotFoundError(SageObsError):
+    """A library that is not installed, and that nobody asked for by name."""
+
+
+class LibraryComponent(Unbuffered):
+    """Installs an integration: now where the library is imported or `asked` for by name, else when the application imports it."""
+
+    def __init__(self, name: str, hook: ImportHook, *, asked: bool) -> None:
+        self.name = name
+        self._hook = hook
+        self._asked = asked
+        self._integration: Integration | None = None
+
+    def start(self) -> str:
+        """Install, or wait for the import. Raises UnusableLibraryError for an unknown name, a missing library or an unknown version."""
+        integration = load(self.name)
+        if not self._asked and importlib.util.find_spec(integration.module.partition(".")[0]) is None:
+            raise NotFoundError("not installed")
+        version = check(integration)
+        self._integration = integration
+        if self._asked or integration.module in sys.modules:
+            integration.install()
+            return f"{version}, installed"
+        self._hook.when_imported(integration.module, integration.install)
+        return f"{version}, once it is imported"
+
+    def stop(self, timeout: float) -> None:
+        """Put the library back."""
+        del timeout
+        if self._integration is not None:
+            self._integration.uninstall()

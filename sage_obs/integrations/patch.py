@@ -1,0 +1,31 @@
+"""Replacing an attribute and putting it back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+_MISSING = object()
+
+
+class Patch:
+    """One attribute of one class. A missing attribute is skipped: the library has changed, the application goes on."""
+
+    def __init__(self, owner: type, attribute: str, wrap: Callable[[Any], Any]) -> None:
+        self._owner = owner
+        self._attribute = attribute
+        self._wrap = wrap
+        self._original: Any = _MISSING
+        self._placed: Any = _MISSING
+
+    def install(self) -> None:
+        """Put the wrapped attribute in place, once."""
+        if self._original is _MISSING and (own := self._owner.__dict__.get(self._attribute, _MISSING)) is not _MISSING:
+            self._original, self._placed = own, self._wrap(own)
+            setattr(self._owner, self._attribute, self._placed)
+
+    def uninstall(self) -> None:
+        """Put the original back, unless somebody else has wrapped ours since: then theirs keeps calling ours, which does nothing."""
+        if self._original is not _MISSING and self._owner.__dict__.get(self._attribute) is self._placed:
+            setattr(self._owner, self._attribute, self._original)
+        self._original = self._placed = _MISSING

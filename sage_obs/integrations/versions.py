@@ -1,0 +1,37 @@
+"""Whether an installed library is of a version an integration knows."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from typing import Final
+
+from sage_obs.integrations.base import Integration, UnusableLibraryError
+
+_DIGITS: Final = re.compile(r"\d+", re.ASCII)
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """The release numbers of a version, up to the first part that has none: `0.27.1rc2` is (0, 27, 1)."""
+    found = []
+    for part in version.split("."):
+        match = _DIGITS.match(part)
+        if match is None:
+            break
+        found.append(int(match.group()))
+    return tuple(found)
+
+
+def check(integration: Integration) -> str:
+    """The installed version of the integration's library. Raises UnusableLibraryError where it is missing or not known."""
+    try:
+        version = importlib.metadata.version(integration.name)
+    except importlib.metadata.PackageNotFoundError:
+        raise UnusableLibraryError(f"{integration.name} is not installed.", hint=f"Install it: pip install {integration.name}") from None
+    first, beyond = integration.versions
+    if not numbers(first) <= numbers(version) < numbers(beyond):
+        raise UnusableLibraryError(
+            f"{integration.name} {version} is not a version this integration knows ({first} up to, not including, {beyond}).",
+            hint=f"Install one, or pass disable=['{integration.name}'].",
+        )
+    return version

@@ -1,0 +1,193 @@
+"""The components of the layer: which of them a plan wants, each starting and failing alone."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final, Literal
+
+from sage_obs.component import Component
+from sage_obs.conventions import COMPONENT_UP
+from sage_obs.errors import SageObsError
+from sage_obs.genai import requests
+from sage_obs.genai.requests import Recorder
+from sage_obs.health import gauges
+from sage_obs.health.board import board
+from sage_obs.health.component import HealthComponent
+from sage_obs.integrations import base
+from sage_obs.integrations.component import LibraryComponent, NotFoundError
+from sage_obs.integrations.hook import ImportHook
+from sage_obs.logs.component import LogsComponent
+from sage_obs.metrics import active
+from sage_obs.metrics.component import MetricsComponent, store_for
+from sage_obs.metrics.requests import RequestMetrics
+from sage_obs.metrics.store import Store
+from sage_obs.ops.component import OpsComponent
+from sage_obs.settings import Settings
+from sage_obs.tracing.component import TracingComponent
+
+_log = logging.getLogger("sage_obs")
+_SHARE_AT_EXIT: Final = 0.75
+"""How much of the exit timeout is spent waiting; the rest is the interpreter's, so that the whole exit keeps the promise."""
+_LEAST_SECONDS: Final = 0.1
+"""What every component may take to stop, however long the others took."""
+
+Libraries = Literal["auto"] | Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Whether a component is on, and what it does or why it is off."""
+
+    on: bool
+    why: str
+
+    def __str__(self) -> str:
+        return f"{'on' if self.on else 'off'}: {self.why}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What instrument() was asked for, settled; equal plans need no restart."""
+
+    values: tuple[tuple[str, Any], ...]
+    libraries: Libraries
+    disable: frozenset[str]
+
+    @classmethod
+    def of(cls, settings: Settings, libraries: Libraries, disable: Iterable[str]) -> Plan:
+        """The plan of these settings, wherever their values came from."""
+        values = tuple((field.name, getattr(settings, field.name)) for field in fields(settings) if field.name != "sources")
+        return cls(values, libraries if libraries == "auto" else tuple(libraries), frozenset(disable))
+
+
+class Layer:
+    """The components of one plan."""
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        self.settings = settings
+        self.plan = plan
+        self.statuses: dict[str, Status] = {}
+        self._running: list[Component] = []
+        self._store = store_for(settings)
+        self._hook = ImportHook()
+        self._ops: OpsComponent | None = None
+
+    @property
+    def metrics_port(self) -> int | None:
+        """The port of the operations server, None while there is none."""
+        return None if self._ops is None else self._ops.port
+
+    def start(self, *, strict: bool) -> None:
+        """Start what is wanted. Where a component fails, the others run; if `strict`, they stop and its error is raised."""
+        settings = self.settings
+        active.use(self._store)
+        board().begin()
+        requests.use(Recorder(RequestMetrics(self._store, agent_id=settings.agent_id), objective=settings.overhead_objective))
+        for component in self._wanted():
+            if (error := self._start(component)) is not None and strict:
+                self.stop(settings.exit_timeout)
+                raise error
+
+    def _wanted(self) -> Iterable[Component]:
+        """The components that are switched on, in the order they start; the rest are noted as off."""
+        settings, on = self.settings, self._on
+        if on("logs", wanted=settings.logs):
+            yield LogsComponent(settings, self._store)
+        if on("traces", wanted=settings.traces):
+            yield TracingComponent(settings, self._store)
+        if healthy := on("health", wanted=settings.health):
+            yield HealthComponent(board())
+        if counted := on("metrics", wanted=settings.metrics):
+            yield MetricsComponent(self._store, refresh=self._refresh if healthy else _nothing)
+        if on("ops", wanted=counted or healthy):
+            self._ops = OpsComponent(settings, metrics=counted, board=board() if healthy else None)
+            yield self._ops
+        yield from self._libraries()
+
+    def _on(self, name: str, *, wanted: bool) -> bool:
+        if name in self.plan.disable:
+            self._set(name, Status(on=False, why="in `disable`"))
+        elif not wanted:
+            source = self.settings.sources.get(name)
+            self._set(name, Status(on=False, why=f"switched off by {source.source}" if source else "nothing to serve"))
+        else:
+            return True
+        return False
+
+    def _libraries(self) -> Iterable[Component]:
+        """Integrations; uvicorn's only gives its loggers to ours, and httpx's only carries the trace on."""
+        needs = {"uvicorn": "logs", "httpx": "traces"}
+        asked = self.plan.libraries != "auto"
+        for name in self.plan.libraries if asked else base.NAMES:
+            need = needs.get(name)
+            if need is not None and not self._is_on(need):
+                self._set(name, Status(on=False, why=f"{need} are off"))
+            elif self._on(name, wanted=True):
+                yield LibraryComponent(name, self._hook, asked=asked)
+
+    def _is_on(self, name: str) -> bool:
+        return name in self.statuses and self.statuses[name].on
+
+    def _start(self, component: Component) -> Exception | None:
+        try:
+            self._set(component.name, Status(on=True, why=component.start()))
+        except NotFoundError as exc:
+            self._set(component.name, Status(on=False, why=str(exc)))
+            return None
+        except Exception as exc:  # noqa: BLE001 - each component fails alone
+            self._set(component.name, Status(on=False, why=str(exc) if isinstance(exc, SageObsError) else f"{type(exc).__name__}: {exc}"))
+            _log.warning("%s is off: %s", component.name, self.statuses[component.name].why)
+            return exc
+        self._running.append(component)
+        return None
+
+    def _set(self, name: str, status: Status) -> None:
+        self.statuses[name] = status
+        self._store.cell(COMPONENT_UP, name).set(1.0 if status.on else 0.0)
+
+    def _refresh(self) -> None:
+        gauges.refresh(self._store, board(), agent_id=self.settings.agent_id)
+
+    def flush(self, timeout: float) -> bool:
+        """Send what waits, within `timeout` seconds in all; whether everything went out."""
+        deadline = time.monotonic() + timeout
+        done = [component.flush(_left(deadline)) for component in reversed(self._running)]
+        return all(done)
+
+    def finish(self) -> None:
+        """The process ends: send what waits, within the exit timeout in all."""
+        deadline = time.monotonic() + self.settings.exit_timeout * _SHARE_AT_EXIT
+        for component in reversed(self._running):
+            component.finish(_left(deadline))
+
+    def stop(self, timeout: float) -> None:
+        """Stop everything and put everything back, within about `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        requests.use(None)
+        self._hook.remove()
+        for component in reversed(self._running):
+            try:
+                component.stop(_left(deadline))
+            except Exception as exc:  # noqa: BLE001 - the others must be put back all the same
+                active.internal_error(component.name, exc)
+        self._running = []
+        self.statuses = {name: Status(on=False, why="uninstrumented") for name in self.statuses}
+        active.use(Store())
+
+    def restart_after_fork(self) -> None:
+        """Be sane in a forked child: threads begin anew, the port stays the parent's."""
+        for component in self._running:
+            component.restart_after_fork()
+        if self._ops is not None:
+            self._set(self._ops.name, Status(on=False, why="the parent process serves"))
+
+
+def _left(deadline: float) -> float:
+    return max(_LEAST_SECONDS, deadline - time.monotonic())
+
+
+def _nothing() -> None:
+    return

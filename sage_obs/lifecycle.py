@@ -1,0 +1,183 @@
+"""The life of the layer in a process: instrument, uninstrument, flush; at exit and after a fork."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, Final
+
+from sage_obs.errors import SageObsError
+from sage_obs.health.board import board
+from sage_obs.integrations.asgi import Operation, RequestMiddleware, unmatched
+from sage_obs.layer import Layer, Libraries, Plan, Status
+from sage_obs.settings import Settings
+
+_log = logging.getLogger("sage_obs")
+
+
+class Handle:
+    """What `instrument()` returns."""
+
+    def __init__(self, layer: Layer | None, *, why: str = "") -> None:
+        self._layer = layer
+        self._why = why
+
+    def status(self) -> Mapping[str, Status]:
+        """Every component: on or off, and why."""
+        return {"sage_obs": Status(on=False, why=self._why)} if self._layer is None else dict(self._layer.statuses)
+
+    @property
+    def metrics_port(self) -> int | None:
+        """The port /metrics and /health answer on, None where they do not."""
+        return None if self._layer is None else self._layer.metrics_port
+
+
+class _Process:
+    """The process's state."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.layer: Layer | None = None
+        self.handle: Handle | None = None
+
+    @functools.cached_property
+    def fork_hook(self) -> bool:
+        """Whether the hook for forked children is in place; it cannot be taken back, and does nothing while the layer is off."""
+        os.register_at_fork(after_in_child=self._in_child)
+        return True
+
+    def _in_child(self) -> None:
+        self.lock = threading.RLock()
+        if self.layer is not None:
+            self.layer.restart_after_fork()
+
+    def at_exit(self) -> None:
+        """Send what waits, for as long as the settings allow."""
+        if self.layer is not None:
+            self.layer.finish()
+
+    def switch(self, settings: Settings, plan: Plan, *, strict: bool) -> Handle:
+        """Run this plan: nothing to do where it runs already."""
+        with self.lock:
+            if self.layer is not None and self.layer.plan == plan and self.handle is not None:
+                return self.handle
+            self.off(settings.exit_timeout)
+            layer = Layer(settings, plan)
+            layer.start(strict=strict)
+            self.layer, self.handle = layer, Handle(layer)
+            atexit.register(self.at_exit)
+            return self.handle if self.fork_hook else Handle(layer)
+
+    def off(self, timeout: float) -> None:
+        """Stop what runs."""
+        with self.lock:
+            layer, self.layer, self.handle = self.layer, None, None
+            if layer is not None:
+                atexit.unregister(self.at_exit)
+                layer.stop(timeout)
+
+
+_process: Final = _Process()
+
+
+def instrument(  # noqa: PLR0913 - the one line a user writes; each setting of the layer is an argument
+    service_name: str | None = None,
+    app: Any = None,
+    *,
+    agent_id: str | None = None,
+    version: str | None = None,
+    revision: str | None = None,
+    enabled: bool | None = None,
+    metrics: bool | None = None,
+    metrics_host: str | None = None,
+    metrics_port: int | None = None,
+    logs: bool | None = None,
+    log_level: str | None = None,
+    log_output: str | None = None,
+    log_format: str | None = None,
+    traces: bool | None = None,
+    traces_endpoint: str | None = None,
+    sampling_rate: float | None = None,
+    health: bool | None = None,
+    label_budget: int | None = None,
+    overhead_objective: float | None = None,
+    exit_timeout: float | None = None,
+    libraries: Libraries = "auto",
+    disable: Sequence[str] = (),
+    config_file: str | PathLike[str] | None = None,
+    strict: bool = False,
+) -> Handle:
+    """Give this process metrics, health, logs and traces; `handle.status()` says what is on and what is not, and why.
+
+    An argument left at None comes from the environment, the file or the default, in that order (see `sage_obs.settings.OPTIONS`;
+    times are seconds, `sampling_rate` is a ratio from 0 to 1). `libraries` names the integrations to install, "auto" those the
+    application imports; `disable` names components and integrations to leave out. `app` is a Starlette application; others are wrapped
+    by `instrument_app`. Called again with equal settings nothing happens, with others the layer starts anew.
+
+    Nothing is raised unless `strict`: then whatever cannot be had is a SageObsError and nothing stays on.
+    """
+    arguments = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
+    try:
+        settings = Settings.load(arguments=arguments, file=None if config_file is None else Path(config_file))
+    except SageObsError as exc:
+        if strict:
+            raise
+        _log.warning("telemetry is off: %s", exc)
+        return Handle(None, why=str(exc))
+    if not settings.enabled:
+        uninstrument()
+        return Handle(None, why=f"switched off by {settings.sources['enabled'].source}")
+    handle = _process.switch(settings, Plan.of(settings, libraries, disable), strict=strict)
+    _cover(app, strict=strict)
+    return handle
+
+
+_NOT_SETTINGS: Final = frozenset({"app", "libraries", "disable", "config_file", "strict"})
+
+
+def _cover(app: Any, *, strict: bool) -> None:
+    """Applications with Starlette's routes are found by themselves; any other has to be wrapped by its owner."""
+    if app is None:
+        return
+    board().expect_app()
+    if not hasattr(app, "routes"):
+        message = f"A {type(app).__name__} cannot be measured where it stands: wrap it with `app = sage_obs.instrument_app(app)`."
+        if strict:
+            raise SageObsError(message)
+        _log.warning(message)
+
+
+def uninstrument() -> None:
+    """Stop everything and put everything back: patches, loggers, registry, port."""
+    layer = _process.layer
+    _process.off(0.0 if layer is None else layer.settings.exit_timeout)
+
+
+def flush(timeout: float = 2.0) -> bool:
+    """Send spans and log lines that wait, within `timeout` seconds in all; whether everything went out."""
+    layer = _process.layer
+    return layer is None or layer.flush(timeout)
+
+
+def instrument_app(app: Any, *, operation: Operation | None = None, protocol: str = "http") -> Callable[..., Any]:
+    """An ASGI application around `app` whose requests are measured while the layer is on, whichever of the two comes first.
+
+    `operation` takes the scope, after the application has served it, and returns the request's operation, one of a few; by default it
+    is the template of the route that matched where the application has Starlette's routes, else `unmatched`. `protocol` is a label.
+    """
+    board().expect_app()
+    if operation is None:
+        operation = _operation_of(app) if hasattr(app, "routes") else unmatched
+    return RequestMiddleware(app, operation=operation, protocol=protocol)
+
+
+def _operation_of(app: Any) -> Operation:
+    from sage_obs.integrations.starlette import operation_of
+
+    return operation_of(app)

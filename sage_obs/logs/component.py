@@ -1,0 +1,62 @@
+"""Logs as a component of the layer."""
+
+from __future__ import annotations
+
+import sys
+from typing import IO
+
+from sage_obs.conventions import LOGS_DROPPED
+from sage_obs.logs.lines import Identity, Lines
+from sage_obs.logs.root import LineHandler, RootLogger
+from sage_obs.logs.writer import Writer, open_sink
+from sage_obs.metrics.store import Store
+from sage_obs.settings import Settings
+
+
+def standard_stream(name: str) -> IO[str]:
+    """The process's stdout or stderr as it is now."""
+    return sys.stderr if name == "stderr" else sys.stdout
+
+
+class LogsComponent:
+    """The root logger's records as lines on the output that the settings name."""
+
+    name = "logs"
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings = settings
+        self._dropped = store.cell(LOGS_DROPPED)
+        self._writer: Writer | None = None
+        self._root: RootLogger | None = None
+
+    def start(self) -> str:
+        """Take the root logger over. Raises UnavailableError where the output cannot be written to."""
+        settings = self._settings
+        sink = open_sink(settings.log_output, stream_of=standard_stream)
+        identity = Identity(settings.agent_id, settings.service_name, settings.version)
+        self._writer = Writer(sink, on_drop=self._dropped.add)
+        lines = Lines(identity, text=settings.log_format == "text")
+        self._root = RootLogger(LineHandler(lines, self._writer), level=settings.log_level)
+        self._root.install()
+        return f"{settings.log_level} and above as {settings.log_format} on {settings.log_output}"
+
+    def flush(self, timeout: float) -> bool:
+        """Write what is queued, waiting at most `timeout` seconds."""
+        return self._writer is None or self._writer.flush(timeout)
+
+    def finish(self, timeout: float) -> bool:
+        """Write what is queued within `timeout` seconds; what is logged later is written by whoever logs it."""
+        return self._writer is None or self._writer.finish(timeout)
+
+    def stop(self, timeout: float) -> None:
+        """Give the root logger back and write what is queued within `timeout` seconds."""
+        if self._root is not None:
+            self._root.uninstall()
+        if self._writer is not None:
+            self._writer.close(timeout)
+        self._root = self._writer = None
+
+    def restart_after_fork(self) -> None:
+        """Be usable in a forked child."""
+        if self._writer is not None:
+            self._writer.restart_after_fork()

@@ -1,0 +1,45 @@
+"""The root logger in our hands, and given back as it was."""
+
+from __future__ import annotations
+
+import logging
+
+from sage_obs.logs.lines import Lines
+from sage_obs.logs.writer import Writer
+
+
+class LineHandler(logging.Handler):
+    """Formats where the record is made, as its context and arguments are right only there, and leaves the writing to the writer."""
+
+    def __init__(self, lines: Lines, writer: Writer) -> None:
+        super().__init__()
+        self._lines = lines
+        self._writer = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue the record's line; errors go out at once."""
+        self._writer.write(self._lines.line(record), urgent=record.levelno >= logging.ERROR)
+
+
+class RootLogger:
+    """Replaces the root logger's handlers and level; `uninstall` puts back what was there."""
+
+    def __init__(self, handler: logging.Handler, *, level: str) -> None:
+        self._handler = handler
+        self._level = level.upper()
+        self._handlers: list[logging.Handler] = []
+        self._old_level = logging.WARNING
+
+    def install(self) -> None:
+        """Take over."""
+        root = logging.getLogger()
+        self._handlers, self._old_level = list(root.handlers), root.level
+        root.handlers[:] = [self._handler]
+        root.setLevel(self._level)
+
+    def uninstall(self) -> None:
+        """Give back; handlers that somebody added meanwhile stay."""
+        root = logging.getLogger()
+        added = [handler for handler in root.handlers if handler is not self._handler and handler not in self._handlers]
+        root.handlers[:] = [*self._handlers, *added]
+        root.setLevel(self._old_level)

@@ -1,0 +1,61 @@
+"""The cells that the request path writes.
+
+No locks: CPython hands the GIL over only at calls and backward jumps, and no update here has either between its read and its write,
+so none is lost (the tests hammer this from threads). A free-threaded build needs a lock or an atomic per cell.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Exemplar:
+    """One observation that can be looked up: its value, the trace it belongs to (32 hex digits) and its Unix time."""
+
+    value: float
+    trace_id: str
+    at: float
+
+
+class Cell:
+    """A counter's or a gauge's value for one set of labels."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0.0
+
+    def add(self, amount: float = 1.0) -> None:
+        """Add an amount, in the metric's unit."""
+        self.value += amount
+
+    def set(self, value: float) -> None:
+        """Set a gauge."""
+        self.value = value
+
+
+class HistogramCell:
+    """A histogram for one set of labels: counts per bucket (not cumulative), the sum, and the last exemplar of each bucket."""
+
+    __slots__ = ("bounds", "counts", "exemplars", "sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.exemplars: dict[int, Exemplar] = {}
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count a value, in the metric's unit."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def observe_traced(self, value: float, trace_id: str) -> None:
+        """Count a value and keep it as the exemplar of its bucket."""
+        bucket = bisect_left(self.bounds, value)
+        self.counts[bucket] += 1
+        self.sum += value
+        self.exemplars[bucket] = Exemplar(value, trace_id, time.time())

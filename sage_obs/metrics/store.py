@@ -1,0 +1,95 @@
+"""Every metric of an instrumented service, with its children: what the parts write and what a scrape reads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Final, Generic, TypeVar
+
+from sage_obs.conventions import AGENT_METRICS, LABEL_OVERFLOWS, OTHER, Metric
+from sage_obs.metrics.budget import LabelBudget
+from sage_obs.metrics.cells import Cell, HistogramCell
+
+C = TypeVar("C", bound=Cell | HistogramCell)
+DEFAULT_BUDGET: Final = 100
+
+
+class Family(Generic[C]):
+    """One metric and its children by label values. Bind a child once and keep it: `child` is not for the request path."""
+
+    def __init__(self, metric: Metric, make: Callable[[], C], budget: LabelBudget) -> None:
+        self.metric = metric
+        self._make = make
+        self._budget = budget
+        self._children: dict[tuple[str, ...], C] = {}
+        self._lock = threading.Lock()
+
+    def child(self, *values: str) -> C:
+        """The child with these label values, in the order of the metric's labels; past the budget, the one of `other`."""
+        if len(values) != len(self.metric.labels):
+            raise ValueError(f"{self.metric.name} takes the labels {self.metric.labels}, not {values}")
+        found = self._children.get(values)
+        return self._add(values) if found is None else found
+
+    def _add(self, values: tuple[str, ...]) -> C:
+        with self._lock:
+            return self._children.setdefault(self._budget.fold(self.metric, values), self._make())
+
+    def children(self) -> Sequence[tuple[tuple[str, ...], C]]:
+        """Label values and children, as they are now."""
+        return list(self._children.items())
+
+    def keep(self, values: frozenset[tuple[str, ...]]) -> None:
+        """Forget the children with other label values than these; the one of `other` stays."""
+        with self._lock:
+            self._children = {key: child for key, child in self._children.items() if key in values or OTHER in key}
+
+    def restart_after_fork(self) -> None:
+        """A new lock in a forked child: a thread that held the old one stayed in the parent."""
+        self._lock = threading.Lock()
+
+
+class Store:
+    """The families of `conventions.AGENT_METRICS`.
+
+    `budget` is how many values an open label may take; `objective`, in seconds, joins the bounds of the histograms it is a threshold
+    of, so that a query hits it exactly.
+    """
+
+    def __init__(self, *, budget: int = DEFAULT_BUDGET, objectives: Sequence[tuple[Metric, tuple[float, ...]]] = ()) -> None:
+        self._budget = LabelBudget(budget, on_overflow=self._overflowed)
+        extra = dict(objectives)
+        self._cells = {metric: Family(metric, Cell, self._budget) for metric in AGENT_METRICS if metric.kind != "histogram"}
+        self._histograms = {
+            metric: self._histogram(metric, extra.get(metric, ())) for metric in AGENT_METRICS if metric.kind == "histogram"
+        }
+
+    def _histogram(self, metric: Metric, extra: tuple[float, ...]) -> Family[HistogramCell]:
+        bounds = tuple(sorted({*metric.buckets, *extra}))
+        return Family(replace(metric, buckets=bounds), lambda: HistogramCell(bounds), self._budget)
+
+    def cell(self, metric: Metric, *values: str) -> Cell:
+        """A counter's or a gauge's child."""
+        return self._cells[metric].child(*values)
+
+    def histogram(self, metric: Metric, *values: str) -> HistogramCell:
+        """A histogram's child."""
+        return self._histograms[metric].child(*values)
+
+    def keep(self, metric: Metric, values: frozenset[tuple[str, ...]]) -> None:
+        """Forget the children of a counter or gauge with other label values than these: they are no longer true."""
+        self._cells[metric].keep(values)
+
+    def restart_after_fork(self) -> None:
+        """Be usable in a forked child."""
+        for family in self.families():
+            family.restart_after_fork()
+
+    def families(self) -> Iterator[Family[Cell] | Family[HistogramCell]]:
+        """Every family, in the order of the catalogue."""
+        for metric in AGENT_METRICS:
+            yield self._histograms[metric] if metric.kind == "histogram" else self._cells[metric]
+
+    def _overflowed(self, metric: str, label: str) -> None:
+        self._cells[LABEL_OVERFLOWS].child(metric, label).add()

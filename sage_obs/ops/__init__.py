@@ -1,0 +1,1 @@
+"""The operations server: /metrics and /health/* on a port of their own."""

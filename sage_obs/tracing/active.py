@@ -1,0 +1,103 @@
+"""The tracing in use: the sampling decision, and the spans where there is somewhere to send them.
+
+The decision comes first and costs a random number; a request that is not sampled never builds a span.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from sage_obs.tracing.context import (
+    Parent,
+    Request,
+    format_traceparent,
+    new_span_id,
+    new_trace_id,
+    request_var,
+)
+
+Attributes = Mapping[str, str | int | float | bool]
+
+
+class OpenSpan(Protocol):
+    """A span that has begun."""
+
+    @property
+    def ids(self) -> tuple[str, str, bool]:
+        """Trace id, span id, and whether it is recorded."""
+
+    def end(self, *, name: str, attributes: Attributes, error_type: str) -> None:
+        """Finish it; `error_type` is "" for success."""
+
+    def leave(self) -> None:
+        """It is no longer the current span here, where it was made so."""
+
+
+class SpanSource(Protocol):
+    """Something that makes spans."""
+
+    def server(self, *, name: str, parent: Parent | None, ids: tuple[str, str] | None) -> OpenSpan:
+        """A server span for a request; given `ids` (trace and span), one that carries context and records nothing."""
+
+    def client(self, *, name: str, attributes: Attributes) -> OpenSpan:
+        """A client span under the current one."""
+
+    def current(self) -> tuple[str, str, bool] | None:
+        """The ids of the span that is current here, None where there is none."""
+
+
+class Tracing:
+    """Sampling ratio (0 to 1), propagation and span source of an instrumented process."""
+
+    __slots__ = ("_propagate", "_ratio", "spans")
+
+    def __init__(self, *, ratio: float = 0.0, propagate: bool = False, spans: SpanSource | None = None) -> None:
+        self._ratio = ratio
+        self._propagate = propagate
+        self.spans = spans
+
+    def sampled(self, parent: Parent | None) -> bool:
+        """Whether to record: as the caller decided, else by the ratio."""
+        return random.random() < self._ratio if parent is None else parent.sampled  # noqa: S311 - a share, not a secret
+
+    def begin(self, *, name: str, request_id: str, parent: Parent | None) -> tuple[Request, OpenSpan | None]:
+        """The context of a new request, and its span where spans are made."""
+        sampled = self.sampled(parent)
+        trace_id = parent.trace_id if parent else new_trace_id()
+        if self.spans is None:
+            return Request(request_id=request_id, trace_id=trace_id, span_id=new_span_id(), sampled=sampled), None
+        span = self.spans.server(name=name, parent=parent, ids=None if sampled else (trace_id, new_span_id()))
+        trace_id, span_id, recorded = span.ids
+        return Request(request_id=request_id, trace_id=trace_id, span_id=span_id, sampled=recorded), span
+
+    def outgoing(self) -> str:
+        """The `traceparent` header of a call made here, "" where there is no trace to continue."""
+        if not self._propagate:
+            return ""
+        ids = self.spans.current() if self.spans is not None else None
+        if ids is not None:
+            return format_traceparent(ids[0], ids[1], sampled=ids[2])
+        request = request_var.get()
+        return "" if request is None else format_traceparent(request.trace_id, request.span_id, sampled=request.sampled)
+
+
+class _Active:
+    __slots__ = ("tracing",)
+
+    def __init__(self) -> None:
+        self.tracing = Tracing()
+
+
+_active: Final = _Active()
+
+
+def tracing() -> Tracing:
+    """The tracing in use now; one that records nothing before instrument() and after uninstrument()."""
+    return _active.tracing
+
+
+def use(new: Tracing) -> None:
+    """Trace with this from now on."""
+    _active.tracing = new

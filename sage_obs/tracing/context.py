@@ -1,0 +1,153 @@
+"""The request being served: its ids, its fate so far and how long it waited for models and tools.
+
+The context variables hold objects, so that tasks and threads a request starts see the same request. They are set back by value, not
+by token: a generator that is closed elsewhere must not raise.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Final
+
+from sage_obs.conventions import ErrorType
+
+_TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/=+@-]{1,128}", re.ASCII)
+_SAMPLED: Final = 0x01
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The caller's span, from a `traceparent` header (W3C Trace Context)."""
+
+    trace_id: str
+    span_id: str
+    sampled: bool
+
+
+def parse_traceparent(header: str) -> Parent | None:
+    """The caller's span, None where the header is missing or not valid (W3C Trace Context, 3.2.2)."""
+    match = _TRACEPARENT.fullmatch(header.strip())
+    if match is None:
+        return None
+    version, trace_id, span_id, flags, rest = match.groups()
+    if version == "ff" or (version == "00" and rest) or not trace_id.strip("0") or not span_id.strip("0"):
+        return None
+    return Parent(trace_id, span_id, bool(int(flags, 16) & _SAMPLED))
+
+
+def format_traceparent(trace_id: str, span_id: str, *, sampled: bool) -> str:
+    """A `traceparent` header."""
+    return f"00-{trace_id}-{span_id}-{'01' if sampled else '00'}"
+
+
+def new_trace_id() -> str:
+    """32 random hex digits, never all zero."""
+    return f"{random.getrandbits(128) or 1:032x}"
+
+
+def new_span_id() -> str:
+    """16 random hex digits, never all zero."""
+    return f"{random.getrandbits(64) or 1:016x}"
+
+
+def new_request_id() -> str:
+    """A request id for callers that sent none."""
+    return f"req-{random.getrandbits(64):016x}"
+
+
+def sane_request_id(text: str) -> str:
+    """A caller's request id if it is printable and short enough for a log line and a header, else ""."""
+    return text if _REQUEST_ID.fullmatch(text) else ""
+
+
+class Waiting:
+    """Time spent waiting for models and tools. What overlaps counts once: the union of the waits, not their sum."""
+
+    __slots__ = ("_clock", "_lock", "_open", "_since", "_total")
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._open = 0
+        self._since = 0.0
+        self._total = 0.0
+
+    def begin(self) -> None:
+        """One more wait begins."""
+        with self._lock:
+            if not self._open:
+                self._since = self._clock()
+            self._open += 1
+
+    def end(self) -> None:
+        """One of the waits ends."""
+        with self._lock:
+            self._open -= 1
+            if not self._open:
+                self._total += self._clock() - self._since
+
+    def seconds(self) -> float:
+        """The time waited until now, in seconds; waits that are still open count."""
+        with self._lock:
+            return self._total + (self._clock() - self._since if self._open else 0.0)
+
+
+class Request:
+    """The request being served. `error_type` is what `record_error` said of it."""
+
+    __slots__ = ("error_type", "request_id", "sampled", "span_id", "trace_id", "waiting")
+
+    def __init__(
+        self, *, request_id: str, trace_id: str, span_id: str, sampled: bool, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self.request_id = request_id
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self.sampled = sampled
+        self.error_type: ErrorType | None = None
+        self.waiting = Waiting(clock)
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentRequest:
+    """The ids of the request being served; "" outside one."""
+
+    request_id: str = ""
+    trace_id: str = ""
+    span_id: str = ""
+
+
+request_var: Final[ContextVar[Request | None]] = ContextVar("sage_obs_request", default=None)
+ambient_var: Final[ContextVar[Mapping[str, str] | None]] = ContextVar("sage_obs_ambient", default=None)
+_NONE: Final = CurrentRequest()
+
+
+def current() -> CurrentRequest:
+    """The ids of the request being served here."""
+    request = request_var.get()
+    return _NONE if request is None else CurrentRequest(request.request_id, request.trace_id, request.span_id)
+
+
+def record_error(error_type: ErrorType | str) -> None:
+    """Mark the request being served as failed, even if its answer is a 200. Outside a request nothing happens.
+
+    What it counts as follows from the type (see `sage_obs.integrations.outcome`). A type outside the taxonomy counts as `internal`.
+    """
+    request = request_var.get()
+    if request is not None:
+        request.error_type = as_error_type(error_type)
+
+
+def as_error_type(value: object) -> ErrorType:
+    """A member of the taxonomy; `internal` for anything else."""
+    try:
+        return ErrorType(str(value))
+    except ValueError:
+        return ErrorType.INTERNAL

@@ -1,0 +1,163 @@
+"""Spans by the OpenTelemetry SDK. Imported only where an endpoint is set: the SDK takes a quarter of a second to load."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextvars import Token
+from typing import Final
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.sampling import Decision, ParentBasedTraceIdRatio, Sampler, SamplingResult
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace.span import TraceState
+from opentelemetry.util.types import Attributes as OtelAttributes
+
+from sage_obs.tracing.active import Attributes
+from sage_obs.tracing.context import Parent
+
+_DECIDED: Final = otel_context.create_key("sage-obs-sampled")
+
+
+class RequestSampler(Sampler):
+    """Records what the layer has decided to record; other spans as their parent, or by the ratio (0 to 1)."""
+
+    def __init__(self, ratio: float) -> None:
+        self._otherwise = ParentBasedTraceIdRatio(ratio)
+
+    def should_sample(  # noqa: PLR0917 - the SDK's signature
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: OtelAttributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        """The decision for one span."""
+        if otel_context.get_value(_DECIDED, parent_context):
+            return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes)
+        return self._otherwise.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
+
+    def get_description(self) -> str:
+        """What the SDK calls this sampler."""
+        return "RequestSampler"
+
+
+class Switch(SpanProcessor):
+    """The one processor added to a provider, which has no way to remove one: its target is switched instead."""
+
+    def __init__(self) -> None:
+        self.target: SpanProcessor | None = None
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Pass the start of a span on."""
+        if (target := self.target) is not None:
+            target.on_start(span, parent_context)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Pass a finished span on."""
+        if (target := self.target) is not None:
+            target.on_end(span)
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Flush the target, waiting at most so many milliseconds."""
+        return self.target is None or self.target.force_flush(timeout_millis)
+
+
+class OtelSpan:
+    """A span of the SDK, made current unless told otherwise."""
+
+    __slots__ = ("_span", "_token")
+
+    def __init__(self, span: trace.Span, *, attach: bool) -> None:
+        self._span = span
+        self._token: Token[Context] | None = otel_context.attach(trace.set_span_in_context(span)) if attach else None
+
+    @property
+    def ids(self) -> tuple[str, str, bool]:
+        """Trace id, span id, and whether it is recorded."""
+        return _ids(self._span.get_span_context())
+
+    def end(self, *, name: str, attributes: Attributes, error_type: str) -> None:
+        """Finish it; `error_type` is "" for success."""
+        if not self._span.is_recording():
+            return
+        self._span.update_name(name)
+        self._span.set_attributes(attributes)
+        if error_type:
+            self._span.set_attribute("error.type", error_type)
+            self._span.set_status(Status(StatusCode.ERROR))
+        self._span.end()
+
+    def leave(self) -> None:
+        """It is no longer the current span, where it was made so; asked for from another context, nothing happens."""
+        if self._token is not None and trace.get_current_span() is self._span:
+            otel_context.detach(self._token)
+
+
+class OtelSpans:
+    """Makes spans with a provider's tracer."""
+
+    def __init__(self, provider: trace.TracerProvider) -> None:
+        self._tracer = provider.get_tracer("sage_obs")
+
+    def server(self, *, name: str, parent: Parent | None, ids: tuple[str, str] | None) -> OtelSpan:
+        """A server span for a request; given `ids`, one that carries context and records nothing."""
+        if ids is not None:
+            return OtelSpan(NonRecordingSpan(_context(*ids, sampled=False, remote=False)), attach=True)
+        around = otel_context.set_value(_DECIDED, True, Context())
+        if parent is not None:
+            remote = NonRecordingSpan(_context(parent.trace_id, parent.span_id, sampled=True, remote=True))
+            around = trace.set_span_in_context(remote, around)
+        return OtelSpan(self._tracer.start_span(name, context=around, kind=SpanKind.SERVER), attach=True)
+
+    def client(self, *, name: str, attributes: Attributes) -> OtelSpan:
+        """A client span under the current one. It is not made current: its user may be a generator."""
+        return OtelSpan(self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=dict(attributes)), attach=False)
+
+    def current(self) -> tuple[str, str, bool] | None:
+        """The ids of the span that is current here."""
+        found = trace.get_current_span().get_span_context()
+        return _ids(found) if found.is_valid else None
+
+
+def _context(trace_id: str, span_id: str, *, sampled: bool, remote: bool) -> SpanContext:
+    flags = TraceFlags(TraceFlags.SAMPLED if sampled else TraceFlags.DEFAULT)
+    return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=remote, trace_flags=flags)
+
+
+def _ids(found: SpanContext) -> tuple[str, str, bool]:
+    return f"{found.trace_id:032x}", f"{found.span_id:016x}", found.trace_flags.sampled
+
+
+_switch: Final = Switch()
+"""One for the process, as a provider cannot be rid of it."""
+_switched: Final[set[int]] = set()
+
+
+def provider_for(resource: Resource, *, ratio: float) -> TracerProvider:
+    """The application's provider where it has set one, else a new one of ours, which then serves the OpenTelemetry API too."""
+    existing = trace.get_tracer_provider()
+    if isinstance(existing, TracerProvider) and not isinstance(existing.sampler, RequestSampler):
+        return _with_switch(existing)
+    provider = _with_switch(TracerProvider(sampler=RequestSampler(ratio), resource=resource, shutdown_on_exit=False))
+    if not isinstance(existing, TracerProvider):
+        trace.set_tracer_provider(provider)
+    return provider
+
+
+def _with_switch(provider: TracerProvider) -> TracerProvider:
+    if id(provider) not in _switched:
+        _switched.add(id(provider))
+        provider.add_span_processor(_switch)
+    return provider
+
+
+def switch_to(target: SpanProcessor | None) -> None:
+    """Send the spans of every provider we serve to this processor, or nowhere."""
+    _switch.target = target
