@@ -6,6 +6,7 @@ import asyncio
 import importlib.metadata
 import importlib.util
 import logging
+import sys
 import time
 from collections.abc import MutableMapping
 from dataclasses import fields, replace
@@ -17,7 +18,7 @@ from sage_agent.config import AgentConfig
 from sage_agent.providers.select import open_provider
 from sage_agent.service import Service
 from sage_agent.sockets import Listener, open_listener
-from sage_obs.errors import SageObsError
+from sage_obs.errors import SageObsError, UnavailableError
 from sage_obs.settings import Settings
 
 _log = logging.getLogger("sage_agent")
@@ -48,10 +49,25 @@ def _require_server() -> None:
 
 
 def switch_on(layer: Settings) -> sage_obs.Handle:
-    """Instrument this process. Raises UnavailableError where metrics are wanted and their port cannot be had."""
+    """Instrument this process. Raises UnavailableError where its metrics and health cannot be served: nobody could see it run."""
     if layer.sources["version"].source == "default":
         layer = replace(layer, version=importlib.metadata.version("sage-obs"))
-    return sage_obs.instrument(**{field.name: getattr(layer, field.name) for field in fields(layer) if field.name != "sources"})
+    handle = sage_obs.instrument(**{field.name: getattr(layer, field.name) for field in fields(layer) if field.name != "sources"})
+    status = handle.status()
+    if "logs" not in status or not status["logs"].on:
+        _log_plainly()
+    if "ops" in status and not status["ops"].on and (layer.metrics or layer.health):
+        raise UnavailableError(status["ops"].why, hint="SAGE_OBSERVABILITY_ENABLED=false runs the agent unobserved.")
+    return handle
+
+
+def _log_plainly() -> None:
+    """Without the layer's log lines, the start line and failures still go to stdout, as JSON."""
+    from pythonjsonlogger.json import JsonFormatter
+
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonFormatter("%(levelname)s %(name)s %(message)s", rename_fields={"levelname": "level", "name": "logger"}))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def _run(config: AgentConfig, listener: Listener, handle: sage_obs.Handle, *, began: float) -> None:

@@ -24,6 +24,13 @@ def _connected(agent: RunningAgent) -> socket.socket:
     return socket.create_connection(("127.0.0.1", agent.start["port"]), timeout=5)
 
 
+def _read_until(connection: socket.socket, end: bytes) -> bytes:
+    answer = b""
+    while not answer.endswith(end):
+        answer += connection.recv(65536)
+    return answer
+
+
 @pytest.mark.parametrize("path", ["/v1/messages", "/a2a/v1/messages", "/sage/message"])
 def test_every_message_path_answers(tmp_path: Path, path: str) -> None:
     """One message in, one out, bare or wrapped, on each of the guide's paths."""
@@ -83,7 +90,7 @@ def test_a_body_that_never_comes_is_given_up(tmp_path: Path) -> None:
     """A caller that stops in the middle of its body is answered 408 at the deadline, in JSON."""
     with running_agent(tmp_path, environ={"SAGE_SERVER_REQUEST_TIMEOUT": "200ms"}) as agent, _connected(agent) as connection:
         connection.sendall(b"POST /v1/messages HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n{")
-        answer = connection.recv(65536)
+        answer = _read_until(connection, b"}}")
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b'"type":"timeout"' in answer
 
@@ -119,6 +126,34 @@ def test_a_taken_port_is_an_error_that_names_it(tmp_path: Path) -> None:
         assert process.popen.wait(10) == 1
     assert f"Port {port} on 127.0.0.1 is taken" in process.tail()
     assert "Traceback" not in process.log.read_text()
+
+
+def test_a_taken_metrics_port_is_an_error_that_names_it(tmp_path: Path) -> None:
+    """An agent that nobody could watch does not start, and says which port is missing."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        process = start_agent(tmp_path, environ={"SAGE_METRICS_PORT": str(port)})
+        assert process.popen.wait(10) == 1
+    assert f"127.0.0.1:{port}" in process.tail()
+    assert "Traceback" not in process.log.read_text()
+
+
+def test_without_the_layer_the_agent_still_serves_and_says_where(tmp_path: Path) -> None:
+    """With the master switch off messages are answered and the start line is JSON all the same."""
+    with running_agent(tmp_path, environ={"SAGE_OBSERVABILITY_ENABLED": "false"}) as agent:
+        answer = httpx.post(f"{agent.url}/v1/messages", json=BODY)
+        problem = httpx.post(f"{agent.url}/v1/messages", json={})
+    assert answer.status_code == 200
+    assert problem.json()["error"]["request_id"].startswith("req-")
+    assert agent.start["metrics_port"] is None
+
+
+def test_what_has_no_effect_is_said_at_the_start(tmp_path: Path) -> None:
+    """Keys that are accepted and not used are one warning line in the log."""
+    (tmp_path / "config.yaml").write_text("storage: {type: postgres}\nperformance: {cache: {ttl: 300}}\n")
+    with running_agent(tmp_path) as agent:
+        warnings = [line["message"] for line in agent.lines() if line["level"] == "warning"]
+    assert warnings == ["accepted, not used by this version: storage.type, performance.cache.ttl"]
 
 
 def test_a_bad_configuration_is_an_error_that_names_it(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_work_that_is_done_is_not_watched_any_more() -> None:
         before = len(asyncio.all_tasks())
 
         async def receive() -> Event:
-            return await asyncio.Future[Any]()
+            return await asyncio.Future[Event]()
 
         with Departure(receive, after=0.0):
             await asyncio.sleep(0.01)
