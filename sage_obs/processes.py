@@ -65,7 +65,13 @@ class Process:
 
 
 def spawn(
-    name: str, command: Sequence[str], *, log: Path, environment: Mapping[str, str] | None = None, listener: int | None = None
+    name: str,
+    command: Sequence[str],
+    *,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    listener: int | None = None,
+    cwd: Path | None = None,
 ) -> Process:
     """Start a child in a process group of its own; it gets SIGTERM if this process dies, however it dies.
 
@@ -83,6 +89,7 @@ def spawn(
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=variables,
+                cwd=cwd,
                 pass_fds=(_LISTEN_FD,) if listener is not None else (),
                 start_new_session=True,
                 preexec_fn=_prepare(listener, os.getpid()),  # noqa: PLW1509 - only system calls happen there

@@ -21,6 +21,9 @@ from sage_obs.stack.state import DEFAULT_STATE
 
 _DOWNLOAD_TIMEOUT: Final = 180.0
 
+_COMPILED_IN: Final = b"/usr/share/prometheus"
+_RELATIVE: Final = b"usr/share/prometheus/"
+
 
 @dataclass(frozen=True, slots=True)
 class _Binary:
@@ -83,9 +86,24 @@ def _fetch(package: str, folder: Path) -> None:
         archive = _download(package, Path(scratch), folder)
         unpacked = Path(scratch) / "unpacked"
         _check(_run(["dpkg", "-x", str(archive), str(unpacked)]), package)
+        _relocate(unpacked)
         target = folder / package
         shutil.rmtree(target, ignore_errors=True)
         unpacked.rename(target)
+
+
+def _relocate(unpacked: Path) -> None:
+    """Make the data folder that Debian compiles in relative, so that a program started in `home()` finds its own copy of it.
+
+    A Go string carries its length, so the new path has the same: the leading slash moves to the end.
+    """
+    for program in (unpacked / "usr/bin").iterdir():
+        program.write_bytes(program.read_bytes().replace(_COMPILED_IN, _RELATIVE))
+
+
+def home(binary: Path) -> Path:
+    """The folder to start a binary in: what `usr/bin` lies in, which is `/` for one the system has installed."""
+    return binary.absolute().parents[min(2, len(binary.absolute().parents) - 1)]
 
 
 def _download(package: str, scratch: Path, folder: Path) -> Path:

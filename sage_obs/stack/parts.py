@@ -21,6 +21,7 @@ from sage_obs.conventions import (
 )
 from sage_obs.files import replace_text
 from sage_obs.slo.windows import Windows, duration
+from sage_obs.stack.binaries import home
 
 PORTS: Final[Mapping[str, int]] = {
     "agent": DEFAULT_AGENT_PORT,
@@ -36,7 +37,7 @@ PORTS: Final[Mapping[str, int]] = {
 class Part:
     """A process of the stack: it is up when `ready` answers 200, or at once where that is ""; `url` is where people find it.
 
-    `restart` says whether it is started again when it dies, rather than ending the stack.
+    `restart` says whether it is started again when it dies, rather than ending the stack; `cwd` is the folder it is started in.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Part:
     url: str
     ready: str = ""
     restart: bool = False
+    cwd: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ def alertmanager(layout: Layout, binary: Path) -> Part:
         "--cluster.listen-address=",
         "--log.level=warn",
     )
-    return Part("alertmanager", command, layout.url("alertmanager"), ready="/-/ready")
+    return Part("alertmanager", command, layout.url("alertmanager"), ready="/-/ready", cwd=home(binary))
 
 
 def prometheus(layout: Layout, binary: Path, *, targets: Path) -> Part:
@@ -117,7 +119,7 @@ def prometheus(layout: Layout, binary: Path, *, targets: Path) -> Part:
         "--enable-feature=exemplar-storage",
         "--log.level=warn",
     )
-    return Part("prometheus", command, layout.url("prometheus"), ready="/-/ready")
+    return Part("prometheus", command, layout.url("prometheus"), ready="/-/ready", cwd=home(binary))
 
 
 def _prometheus_yml(layout: Layout, targets: Path) -> str:

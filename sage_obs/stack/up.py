@@ -169,7 +169,7 @@ class Stack:
 
     def _run(self, part: Part) -> None:
         with self._phase(part.name, "ready" if part.ready else "started"):
-            process = spawn(part.name, part.command, log=self.state / f"logs/{part.name}.log")
+            process = spawn(part.name, part.command, log=self.state / f"logs/{part.name}.log", cwd=part.cwd)
             self._children[part.name] = _Child(part, process)
             self._cleanup.callback(stop, [process], grace=_GRACE)
             if part.ready:
@@ -198,7 +198,7 @@ class Stack:
         if child.part.name == "traffic" and child.process.exit_code == 0:
             self._say("traffic: its time is over")
         elif child.part.restart:
-            self._say(f"{child.process.died().message.splitlines()[0]} Starting it again.")
+            self._say(f"{child.part.name} (pid {child.process.pid}) {child.process.ending()}; starting it again")
             self._run(child.part)
         else:
             raise child.process.died()
