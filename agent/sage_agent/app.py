@@ -60,7 +60,7 @@ class App:
             sage_obs.record_error(problem.error_type)
             await send_problem(send, problem)
         except ClientGoneError:
-            sage_obs.record_error(ErrorType.CANCELLED)
+            return
         except Exception:  # noqa: BLE001 - the last resort: the caller gets JSON, the log the traceback
             defect = _defect()
             sage_obs.record_error(defect.error_type)
