@@ -17,10 +17,12 @@ from typing import Any
 
 import pytest
 
-from sage_obs.conventions import AGENT_METRICS
+from sage_obs.conventions import ERRORS, LLM_CALLS, LLM_TOKENS, REQUEST_DURATION, REQUESTS
 from sage_obs.stack.state import read_note
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+GUIDE = (REQUESTS, REQUEST_DURATION, ERRORS, LLM_CALLS, LLM_TOKENS)
+"""The deployment guide's five key metrics."""
 COMMAND = (sys.executable, "-m", "sage_obs")
 
 
@@ -112,8 +114,7 @@ def test_everything_runs_and_stops_on_a_signal(tmp_path: Path, binaries: Path, n
     with _up(_state(tmp_path, binaries), "--ports", "any", "--profile", "drill") as process:
         up = Up(process, tmp_path / "state")
         assert json.loads(_get(up.address("agent 0") + "/health/ready"))["status"] == "healthy"
-        metrics = _get(up.address("agent metrics"))
-        assert {metric.name for metric in AGENT_METRICS if f"# TYPE {metric.name}" not in metrics} == set()
+        _until(lambda: all(f"\n{metric.series[-1]}{{" in _get(up.address("agent metrics")) for metric in GUIDE))
         targets = up.address("prometheus") + "/api/v1/targets?state=active"
         _until(lambda: {one["health"] for one in json.loads(_get(targets))["data"]["activeTargets"]} == {"up"})
         rules = json.loads(_get(up.address("prometheus") + "/api/v1/rules"))["data"]["groups"]
