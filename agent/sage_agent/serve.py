@@ -7,14 +7,16 @@ import importlib.metadata
 import importlib.util
 import logging
 import sys
+import threading
 import time
-from collections.abc import MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import fields, replace
 
 import sage_obs
 from sage_agent.app import App, operation
 from sage_agent.calls import ModelCalls
 from sage_agent.config import AgentConfig
+from sage_agent.hooks import Hooks
 from sage_agent.providers.select import open_provider
 from sage_agent.service import Service
 from sage_agent.sockets import Listener, open_listener
@@ -33,13 +35,41 @@ def serve(config: AgentConfig, *, environ: MutableMapping[str, str]) -> None:
     began = time.monotonic()
     _require_server()
     listener = open_listener(config.server.host, config.server.port, environ=environ)
+    calls = ModelCalls(open_provider(config), timeout=config.llm.timeout)
+    listening = threading.Event()
+    register_checks(calls, listening=listening.is_set, unready=config.llm.scripted.unready)
+    app = build_app(config, calls)
     handle = switch_on(config.layer)
     for notice in config.notices:
         _log.warning(notice)
+
+    def announce() -> None:
+        listening.set()
+        sage_obs.health.started()
+        _log.info("agent listening", extra=start_line(config, listener, handle, seconds=time.monotonic() - began))
+
+    hooks = Hooks(before=_when_ready(config, listener), listening=announce, draining=_drain, after=calls.close)
     try:
-        _run(config, listener, handle, began=began)
+        _run(app, hooks, listener, drain_timeout=config.server.drain_timeout)
     finally:
         sage_obs.flush(timeout=config.layer.exit_timeout)
+
+
+def register_checks(calls: ModelCalls, *, listening: Callable[[], bool], unready: bool) -> None:
+    """What readiness depends on; in place before anybody can ask, or a process that cannot serve yet would be called ready.
+
+    The model's check looks at real traffic and never calls it; failing, it only degrades.
+    """
+    sage_obs.health.register("listener", listening, critical=True)
+    sage_obs.health.register("llm", lambda: not calls.failing, critical=False)
+    if unready:
+        sage_obs.health.register("scripted", lambda: False, critical=True)
+
+
+def build_app(config: AgentConfig, calls: ModelCalls) -> Callable[..., Awaitable[None]]:
+    """The instrumented application."""
+    service = Service(calls, config.concurrency, max_tokens=config.llm.max_tokens, overhead=config.llm.scripted.overhead)
+    return sage_obs.instrument_app(App(service, config.server), operation=operation, protocol=config.protocol)
 
 
 def _require_server() -> None:
@@ -70,33 +100,23 @@ def _log_plainly() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
-def _run(config: AgentConfig, listener: Listener, handle: sage_obs.Handle, *, began: float) -> None:
-    from sage_agent.server import DrainingServer
+def _when_ready(config: AgentConfig, listener: Listener) -> Callable[[], Awaitable[None]]:
+    """On a shared socket a connection taken is a caller's: none is taken while this process is not ready."""
 
-    calls = ModelCalls(open_provider(config), timeout=config.llm.timeout)
-    scripted = config.llm.scripted
-    service = Service(calls, config.concurrency, max_tokens=config.llm.max_tokens, overhead=scripted.overhead)
-    app = sage_obs.instrument_app(App(service, config.server), operation=operation, protocol=config.protocol)
-    register_checks(calls, unready=scripted.unready)
-
-    async def before() -> None:
-        """On a shared socket a connection taken is a caller's: none is taken while this process is not ready."""
-        sage_obs.health.started()
-        if listener.inherited and scripted.unready:
+    async def wait() -> None:
+        if listener.inherited and config.llm.scripted.unready:
             _log.warning("not ready: no connection is taken from the shared socket")
             await asyncio.Event().wait()
-        _announce(config, listener, handle, began=began)
 
-    server = DrainingServer(app, drain_timeout=config.server.drain_timeout, before=before, on_drain=_drain, after=calls.close)
+    return wait
+
+
+def _run(app: Callable[..., Awaitable[None]], hooks: Hooks, listener: Listener, *, drain_timeout: float) -> None:
+    from sage_agent.server import DrainingServer
+
+    server = DrainingServer(app, hooks, drain_timeout=drain_timeout)
     server.serve_on(listener.sock)
     _log.info("agent stopped", extra={"cut_requests": server.cut_requests})
-
-
-def register_checks(calls: ModelCalls, *, unready: bool) -> None:
-    """What readiness depends on. The model's check looks at real traffic and never calls it; failing, it only degrades."""
-    sage_obs.health.register("llm", lambda: not calls.failing, critical=False)
-    if unready:
-        sage_obs.health.register("scripted", lambda: False, critical=True)
 
 
 def _drain() -> None:
@@ -104,15 +124,14 @@ def _drain() -> None:
     _log.info("agent draining")
 
 
-def _announce(config: AgentConfig, listener: Listener, handle: sage_obs.Handle, *, began: float) -> None:
-    """The start line, which names the ports that were taken."""
-    facts = {
+def start_line(config: AgentConfig, listener: Listener, handle: sage_obs.Handle, *, seconds: float) -> dict[str, object]:
+    """What the start line says beside its message; it names the ports that were taken."""
+    return {
         "host": listener.host,
         "port": listener.port,
         "metrics_port": handle.metrics_port,
         "provider": config.llm.provider,
         "model": config.llm.model,
         "inherited_socket": listener.inherited,
-        "startup_ms": round((time.monotonic() - began) * 1000, 1),
+        "startup_ms": round(seconds * 1000, 1),
     }
-    _log.info("agent listening", extra=facts)

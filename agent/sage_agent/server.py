@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import uvicorn
 
+from sage_agent.hooks import Hooks
 from sage_agent.sockets import BACKLOG
 
 _log = logging.getLogger("sage_agent")
@@ -27,25 +28,14 @@ _POLL_SECONDS: Final = 0.01
 class DrainingServer(uvicorn.Server):
     """Serves `app` until SIGTERM or SIGINT, then drains.
 
-    Draining: call `on_drain`; stop accepting; answer what is in flight, telling each caller to close its connection; after
-    `drain_timeout` seconds, or at a second signal, cut what is left. `before` is awaited before the first connection is taken; a
-    signal ends it. `after` is awaited in the end.
+    Draining: say so; stop accepting; answer what is in flight, telling each caller to close its connection; after `drain_timeout`
+    seconds, or at a second signal, cut what is left.
     """
 
-    def __init__(
-        self,
-        app: Callable[..., Awaitable[None]],
-        *,
-        drain_timeout: float,
-        before: Callable[[], Awaitable[None]],
-        on_drain: Callable[[], None],
-        after: Callable[[], Awaitable[None]],
-    ) -> None:
+    def __init__(self, app: Callable[..., Awaitable[None]], hooks: Hooks, *, drain_timeout: float) -> None:
         super().__init__(_uvicorn_config(app))
+        self._hooks = hooks
         self._drain_timeout = drain_timeout
-        self._before = before
-        self._on_drain = on_drain
-        self._after = after
         self._stop = asyncio.Event()
         self._cut = asyncio.Event()
         self.cut_requests = 0
@@ -72,8 +62,8 @@ class DrainingServer(uvicorn.Server):
         self._stop.set()
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
-        """Wait for `before`, then take connections."""
-        waiting = asyncio.ensure_future(self._before())
+        """Wait until connections may be taken, then take them."""
+        waiting = asyncio.ensure_future(self._hooks.before())
         stop = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait({waiting, stop}, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
@@ -83,6 +73,7 @@ class DrainingServer(uvicorn.Server):
             return
         await waiting
         await super().startup(sockets)
+        self._hooks.listening()
 
     async def main_loop(self) -> None:
         """Keep the date header right until it is time to stop."""
@@ -92,7 +83,7 @@ class DrainingServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         """Drain."""
-        self._on_drain()
+        self._hooks.draining()
         for server in self.servers:
             server.close()
         for sock in sockets or []:
@@ -104,7 +95,7 @@ class DrainingServer(uvicorn.Server):
             connection.shutdown()
         await self._emptied(deadline - asyncio.get_running_loop().time())
         await self._cut_the_rest()
-        await self._after()
+        await self._hooks.after()
 
     async def _emptied(self, seconds: float) -> None:
         """Wait until nothing is open, for so long at most or until somebody loses patience."""

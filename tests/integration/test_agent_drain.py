@@ -15,8 +15,9 @@ from typing import Self
 import httpx
 import pytest
 
+from sage_obs.platforms.local.supervisor import answers
 from sage_obs.processes import stop
-from tests.support.agents import BODY, running_agent, start_agent, wait_for_line
+from tests.support.agents import BODY, read_lines, running_agent, start_agent, wait_for_line
 
 
 class Load:
@@ -90,6 +91,17 @@ def test_a_shared_listener_outlives_its_first_server(tmp_path: Path) -> None:
                 load.stop()
     assert set(load.results) == {"ok"}
     assert [(agent.start["port"], agent.start["inherited_socket"]) for agent in (old, new)] == [(port, True)] * 2
+
+
+def test_whoever_is_ready_can_be_stopped_gently(tmp_path: Path) -> None:
+    """Readiness is never told before the agent listens and knows how to drain: SIGTERM at the first 200 ends it with exit code 0."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = start_agent(tmp_path, environ={"SAGE_METRICS_PORT": str(port)})
+    _until(lambda: answers(f"http://127.0.0.1:{port}/health/ready"))
+    process.signal(signal.SIGTERM)
+    assert process.popen.wait(5) == 0
+    assert [line["message"] for line in read_lines(process)] == ["agent listening", "agent draining", "agent stopped"]
 
 
 def _until(condition: Callable[[], bool]) -> None:
