@@ -32,8 +32,8 @@ def render(runbook: Runbook) -> str:
         f"{runbook.summary}\n\nOwner: {runbook.owner}.",
         f"## Run it\n\n{_run(runbook)}",
         f"## When\n\n{_when(runbook)}",
-        f"## Steps\n\n{''.join(_step(number, step) for number, step in enumerate(runbook.steps, 1))}".rstrip(),
-        f"## At the end, whatever happened\n\n{''.join(_step(number, step) for number, step in enumerate(runbook.closing, 1))}".rstrip(),
+        f"## Steps\n\n{_steps(runbook.steps)}",
+        f"## At the end, where something was wrong or was changed\n\n{_steps(runbook.closing)}",
         f"## Safety rails\n\n{_rails(runbook.limits)}",
         f"## Parameters\n\n{_parameters(runbook)}",
         f"## Exit codes\n\n{_table(('code', 'meaning'), [(str(int(code)), text) for code, text in _CODES.items()])}",
@@ -60,6 +60,10 @@ def _when(runbook: Runbook) -> str:
     return _table(("alert", "means that", "threshold", "samples at least", "for"), rows)
 
 
+def _steps(steps: Sequence[Step]) -> str:
+    return "\n\n".join(_step(number, step) for number, step in enumerate(steps, 1))
+
+
 def _step(number: int, step: Step) -> str:
     lines = [f"### {number}. {step.title}\n", f"{step.why}\n", f"- Kind: {step.kind}{_changes(step)}"]
     if step.use:
@@ -69,7 +73,7 @@ def _step(number: int, step: Step) -> str:
     if step.kind is Kind.WAIT:
         lines.append(f"- Waits at most: {span(step.timeout)}")
     lines += _leads(step)
-    return "\n".join(lines) + "\n\n"
+    return "\n".join(lines)
 
 
 def _name(step: Step, slug: str) -> str:

@@ -14,7 +14,7 @@ from sage_obs.runbooks.journal import Event, EventType
 from sage_obs.runbooks.progress import Progress, fold
 from sage_obs.runbooks.records import Exhibit, Finding
 from sage_obs.runbooks.steps import Result, Situation
-from sage_obs.runbooks.words import clock, finding, quantity, span
+from sage_obs.runbooks.words import clock, finding, moment, quantity, span
 from sage_obs.slo.promql import recorded
 from sage_obs.slo.triggers import Verdict, trigger
 
@@ -247,7 +247,7 @@ def _table(times: Times) -> str:
 
 
 def _lines(timeline: Sequence[Line]) -> str:
-    rows = [f"| {clock(one.at)} | {one.text.replace('|', chr(92) + '|')} | {one.entry} `{one.sha256[:12]}` |" for one in timeline]
+    rows = [f"| {moment(one.at)} | {one.text.replace('|', chr(92) + '|')} | {one.entry} `{one.sha256[:12]}` |" for one in timeline]
     return "\n".join(["| when | what | journal entry |", "|---|---|---|", *rows])
 
 

@@ -18,7 +18,7 @@ from sage_obs.runbooks import journal, loader
 from sage_obs.runbooks.engine import Engine, Script
 from sage_obs.runbooks.journal import Event, EventType, Journal, MemoryLog
 from sage_obs.runbooks.locks import holding
-from sage_obs.runbooks.model import Effect, bind, locks
+from sage_obs.runbooks.model import Effect, Outcome, bind, locks
 from sage_obs.runbooks.progress import Progress, Start, fold
 from sage_obs.runbooks.world import World
 
@@ -153,9 +153,28 @@ def automatic_rollbacks(state: Path, service: str) -> tuple[float, ...]:
         events = journal.read(folder)
         start = fold(events[:1]).start
         if start is not None and start.automatic and start.parameters.get("service") == service:
-            changes = (event for event in events if event.type is EventType.STEP_INTENT)
-            times += [event.at for event in changes if event.data["effect"] != Effect.NONE]
+            times += [event.at for event in events if event.type is EventType.STEP_INTENT and _changes(event)]
     return tuple(sorted(times))
+
+
+def covering(state: Path, service: str, *, at: float) -> Path | None:
+    """The automatic run that rolled this service back, verified it, and ended after the Unix time `at`; None if there is none."""
+    for folder in reversed(folders(state)):
+        with contextlib.suppress(JournalError):
+            events = journal.read(folder)
+            if events and events[-1].at >= at and _rolled_back(fold(events), service):
+                return folder
+    return None
+
+
+def _rolled_back(progress: Progress, service: str) -> bool:
+    start = progress.start
+    ours = start is not None and start.automatic and start.parameters.get("service") == service
+    return ours and progress.outcome is Outcome.OK and any(_changes(event) for event in progress.intended.values())
+
+
+def _changes(event: Event) -> bool:
+    return bool(event.data["effect"] != Effect.NONE)
 
 
 def unfinished(state: Path) -> tuple[Path, ...]:

@@ -31,6 +31,11 @@ def clock(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def moment(at: float) -> str:
+    """A Unix time as RFC 3339 in UTC, to the millisecond."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def span(seconds: float) -> str:
     """A length of time in the two largest units that matter: `4.2 s`, `3 min 5 s`, `2 h 10 min`, `3 d 4 h`."""
     if seconds < 60:  # noqa: PLR2004 - a minute
@@ -38,5 +43,6 @@ def span(seconds: float) -> str:
     total = round(seconds)
     for size, large, small_size, small in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
         if total >= size:
-            return f"{total // size} {large} {total % size // small_size} {small}"
+            rest = total % size // small_size
+            return f"{total // size} {large} {rest} {small}" if rest else f"{total // size} {large}"
     return f"{total} s"

@@ -34,6 +34,7 @@ class Killer:
         self.after = after
 
     def __call__(self, path: Path, record: Mapping[str, Any]) -> None:
+        """Append, or die."""
         if self.left == 0 and not self.after:
             raise KilledError
         append_json(path, record)
@@ -42,7 +43,7 @@ class Killer:
         self.left -= 1
 
 
-def survive(scene: Scene, kills: list[Killer]) -> Outcome | None:
+def _survive(scene: Scene, kills: list[Killer]) -> Outcome | None:
     """Start a run, be killed again and again, and resume until it ends, as a responder that is always restarted does."""
     for kill in kills:
         try:
@@ -58,7 +59,7 @@ def _go_on(scene: Scene, write: Any) -> Outcome | None:
     return runs.execute(runs.script("incident"), scene.start(), scene.world, write=write).outcome
 
 
-def check(scene: Scene, outcome: Outcome | None, expected: Outcome) -> None:
+def _check(scene: Scene, outcome: Outcome | None, expected: Outcome) -> None:
     assert outcome is expected
     assert scene.platform.asked == ["1.0.0"]
     assert scene.platform.running is not None
@@ -92,7 +93,7 @@ def test_killed_at_any_journal_boundary_the_run_ends_the_same(tmp_path: Path, bo
     """Killed before or after any append, it ends verified or escalated, asks the platform once, and its chain is intact."""
     scene = Scene(tmp_path)
     scene.signals.now["1.0.0"] = HEALTHY if cured else FAILING
-    check(scene, survive(scene, [Killer(boundary, after=after)]), Outcome.OK if cured else Outcome.VERIFICATION_FAILED)
+    _check(scene, _survive(scene, [Killer(boundary, after=after)]), Outcome.OK if cured else Outcome.VERIFICATION_FAILED)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -101,4 +102,4 @@ def test_killed_again_and_again_the_run_still_ends_the_same(kills: list[tuple[in
     """Any sequence of kills leads to the same end with one effect."""
     with tempfile.TemporaryDirectory() as folder:
         scene = Scene(Path(folder))
-        check(scene, survive(scene, [Killer(at, after=after) for at, after in kills]), Outcome.OK)
+        _check(scene, _survive(scene, [Killer(at, after=after) for at, after in kills]), Outcome.OK)

@@ -19,6 +19,7 @@ from sage_obs.slo.windows import DRILL, Windows
 GOOD = Release("1.0.0", "sha256:good", 900.0)
 BAD = Release("1.1.0", "sha256:bad", 990.0)
 NOW = 1000.0
+WINDOWS = replace(DRILL, evidence=1.0)
 NO_PID = 2**22 + 1
 """Above the largest process id that Linux gives."""
 
@@ -30,6 +31,7 @@ class Clock:
     time: float = NOW
 
     def __call__(self) -> float:
+        """The Unix time."""
         return self.time
 
     def sleep(self, seconds: float) -> None:
@@ -68,7 +70,9 @@ class MemoryPlatform:
         if self.running is None:
             return ()
         one = self.running
-        return (Instance("agent-1", one.version, one.digest, NO_PID, "http://127.0.0.1:1", "http://127.0.0.1:1", True, "/nonexistent", 0.0),)
+        return (
+            Instance("agent-1", one.version, one.digest, NO_PID, "http://127.0.0.1:1", "http://127.0.0.1:1", True, "/nonexistent", 0.0),
+        )
 
     def releases(self) -> tuple[Release, ...]:
         """See Platform."""
@@ -144,7 +148,7 @@ class Scene:
     state: Path
     clock: Clock = field(default_factory=Clock)
     signals: FakeSignals = field(default_factory=FakeSignals)
-    windows: Windows = replace(DRILL, evidence=1.0)
+    windows: Windows = WINDOWS
     approve: Callable[[Any], bool | None] = nobody
     automation: str = "on"
     recent: tuple[float, ...] = ()
@@ -172,4 +176,6 @@ class Scene:
 
     def start(self, runbook: str = "incident", *, automatic: bool = True, **parameters: str) -> Start:
         """What a run is started with."""
-        return Start(runbook, parameters, automatic=automatic, profile="drill", by="test", alerts=("SageRollbackErrorRate",), alerted_at=995.0)
+        return Start(
+            runbook, parameters, automatic=automatic, profile="drill", by="test", alerts=("SageRollbackErrorRate",), alerted_at=995.0
+        )

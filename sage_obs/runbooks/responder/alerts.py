@@ -26,13 +26,14 @@ class Notice:
     """One notification of an alert group.
 
     `key` is the same for every copy of it, whichever Alertmanager of a pair sends it. `alerts` are the names of its rollback alerts,
-    `started_at` is the Unix time the first of them began. A notice without alerts asks for nothing.
+    `started_at` and `latest_at` the Unix times at which the first and the last of them began. A notice without alerts asks for nothing.
     """
 
     key: str
     firing: bool
     alerts: tuple[str, ...]
     started_at: float | None
+    latest_at: float | None
 
 
 def parse(body: bytes) -> Notice:
@@ -52,6 +53,7 @@ def parse(body: bytes) -> Notice:
         firing=status == "firing",
         alerts=tuple(sorted({one.name for one in relevant})),
         started_at=min((one.started_at for one in relevant), default=None),
+        latest_at=max((one.started_at for one in relevant), default=None),
     )
 
 
@@ -80,9 +82,9 @@ def _mapping(value: Any, what: str) -> dict[str, Any]:
 
 
 def _status(value: Any, what: str) -> str:
-    if value not in _STATUSES:
+    if not isinstance(value, str) or value not in _STATUSES:
         raise ValueError(f"{what} must be `firing` or `resolved`")
-    return str(value)
+    return value
 
 
 def _alert(value: Any) -> _Alert:

@@ -6,6 +6,7 @@ import hmac
 import html
 import json
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -134,6 +135,11 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], desk: Desk) -> None:
         self.desk = desk
         super().__init__(address, _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A peer that went away is no trouble of ours; anything else is printed."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
 
     def server_bind(self) -> None:
         """Without the look-up of the host's name that the standard library makes."""

@@ -74,9 +74,17 @@ class Worker:
         """Run the incident runbook for a notice that asks for it; False where it has to wait."""
         if not notice.firing or not notice.alerts:
             return self._handled(notice, "noted")
+        if (covered := self._covered(notice)) is not None:
+            return self._handled(notice, f"covered by {covered.name}")
         if runs.of_alert(self._world.state, notice.key) is None and not self._attempt(partial(self._execute, notice)):
             return False
         return self._handled(notice, "run")
+
+    def _covered(self, notice: Notice) -> Path | None:
+        """The run that already cured this: Alertmanager sends a group anew when another of its alerts joins late."""
+        if notice.latest_at is None:
+            return None
+        return runs.covering(self._world.state, self._parameters["service"], at=notice.latest_at)
 
     def _handled(self, notice: Notice, result: str) -> bool:
         try:

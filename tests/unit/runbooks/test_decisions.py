@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ SLOW = {**HEALTHY, "latency": Measurement(3.0, 400)}
 DOWN = {**HEALTHY, "health": Measurement(1.0, 1)}
 
 
-def found(measured: dict[str, Measurement], version: str = "1.1.0") -> tuple[Finding, ...]:
+def _found(measured: Mapping[str, Measurement], version: str = "1.1.0") -> tuple[Finding, ...]:
     return tuple(Finding.of(one, version, measured[one.slug]) for one in TRIGGERS)
 
 
@@ -38,32 +39,32 @@ def found(measured: dict[str, Measurement], version: str = "1.1.0") -> tuple[Fin
     ],
     ids=["failing", "all down", "slow", "half down", "objective missed", "healthy", "no data"],
 )
-def test_severity_comes_from_what_was_measured(measured: dict[str, Measurement], level: Severity | None, words: str) -> None:
+def test_severity_comes_from_what_was_measured(measured: Mapping[str, Measurement], level: Severity | None, words: str) -> None:
     """P1 where people are hurt, P2 where another trigger fails, P3 where only the objective is missed."""
-    assert severity(found(measured))[0] is level
-    assert words in severity(found(measured))[1]
+    assert severity(_found(measured))[0] is level
+    assert words in severity(_found(measured))[1]
 
 
 def test_unknown_is_neither_healthy_nor_broken() -> None:
     """One failure decides; else one unknown, or nothing measured, is unknown."""
     assert overall(()) is Verdict.UNKNOWN
-    assert overall(found({**HEALTHY, "latency": NOTHING["latency"]})) is Verdict.UNKNOWN
-    assert overall(found({**FAILING, "latency": NOTHING["latency"]})) is Verdict.FAIL
-    assert overall(found(HEALTHY)) is Verdict.PASS
+    assert overall(_found({**HEALTHY, "latency": NOTHING["latency"]})) is Verdict.UNKNOWN
+    assert overall(_found({**FAILING, "latency": NOTHING["latency"]})) is Verdict.FAIL
+    assert overall(_found(HEALTHY)) is Verdict.PASS
 
 
 def test_a_release_whose_predecessor_passed_can_be_the_cause(tmp_path: Path) -> None:
     """Before it all was well, now a provider fails: that alone does not acquit the release."""
     scene = Scene(tmp_path)
     scene.signals.facts_now = UPSTREAM
-    assert attribute(scene.world, BAD, found(FAILING)).verdict is Verdict.PASS
+    assert attribute(scene.world, BAD, _found(FAILING)).verdict is Verdict.PASS
 
 
 def test_a_regression_that_predates_the_release_is_not_its_fault(tmp_path: Path) -> None:
     """The previous release failed the same triggers just before; the reason names it and when."""
     scene = Scene(tmp_path)
     scene.signals.past = {"1.0.0": FAILING}
-    said = attribute(scene.world, BAD, found(FAILING))
+    said = attribute(scene.world, BAD, _found(FAILING))
     assert said.verdict is Verdict.FAIL
     assert "1.0.0 had Error rate 33 % > 5 %" in said.reason
 
@@ -73,7 +74,7 @@ def test_a_neighbour_that_fails_the_same_acquits_the_release(tmp_path: Path) -> 
     scene = Scene(tmp_path)
     scene.signals.live = ("1.1.0", "1.0.0")
     scene.signals.now["1.0.0"] = FAILING
-    said = attribute(scene.world, BAD, found(FAILING))
+    said = attribute(scene.world, BAD, _found(FAILING))
     assert said.verdict is Verdict.FAIL
     assert "1.0.0, which runs beside it, fails too" in said.reason
 
@@ -82,9 +83,9 @@ def test_a_provider_that_failed_before_the_release_explains_failed_requests_only
     """The outage is older than the release; a latency regression on top of it is still the release's."""
     scene = Scene(tmp_path)
     scene.signals.facts_now = scene.signals.facts_past = UPSTREAM
-    assert attribute(scene.world, BAD, found(FAILING)).verdict is Verdict.FAIL
+    assert attribute(scene.world, BAD, _found(FAILING)).verdict is Verdict.FAIL
     both = {**FAILING, "latency": SLOW["latency"]}
-    assert attribute(scene.world, BAD, found(both)).verdict is Verdict.PASS
+    assert attribute(scene.world, BAD, _found(both)).verdict is Verdict.PASS
 
 
 @pytest.mark.parametrize(
@@ -102,18 +103,18 @@ def test_what_proves_no_outage_does_not_acquit(tmp_path: Path, before: ProviderF
     scene = Scene(tmp_path)
     scene.signals.facts_now = UPSTREAM
     scene.signals.facts_past = replace(NO_FACTS, providers=(before,))
-    assert attribute(scene.world, BAD, found(FAILING)).verdict is Verdict.PASS
+    assert attribute(scene.world, BAD, _found(FAILING)).verdict is Verdict.PASS
 
 
 @pytest.mark.parametrize("past", [{}, {"1.0.0": NOTHING}], ids=["nothing seen", "no samples"])
-def test_without_a_past_the_attribution_is_unknown(tmp_path: Path, past: dict[str, dict[str, Measurement]]) -> None:
+def test_without_a_past_the_attribution_is_unknown(tmp_path: Path, past: dict[str, Mapping[str, Measurement]]) -> None:
     """No data before the release: neither its fault nor not."""
     scene = Scene(tmp_path)
     scene.signals.past = dict(past)
-    assert attribute(scene.world, BAD, found(FAILING)).verdict is Verdict.UNKNOWN
-    assert attribute(scene.world, replace(BAD, deployed_at=None), found(FAILING)).verdict is Verdict.UNKNOWN
-    assert attribute(scene.world, None, found(FAILING)).verdict is Verdict.UNKNOWN
-    assert attribute(scene.world, BAD, found(HEALTHY)).verdict is Verdict.UNKNOWN
+    assert attribute(scene.world, BAD, _found(FAILING)).verdict is Verdict.UNKNOWN
+    assert attribute(scene.world, replace(BAD, deployed_at=None), _found(FAILING)).verdict is Verdict.UNKNOWN
+    assert attribute(scene.world, None, _found(FAILING)).verdict is Verdict.UNKNOWN
+    assert attribute(scene.world, BAD, _found(HEALTHY)).verdict is Verdict.UNKNOWN
 
 
 def test_the_target_is_the_last_release_proven_good_not_the_previous_one(tmp_path: Path) -> None:

@@ -21,22 +21,22 @@ from sage_obs.runbooks.world import StoppedError
 from tests.support.runbooks import BAD, FAILING, GOOD, HEALTHY, NOTHING, Scene
 
 
-def execute(scene: Scene, runbook: str = "incident", *, automatic: bool = True, **parameters: str) -> Outcome | None:
+def _execute(scene: Scene, runbook: str = "incident", *, automatic: bool = True, **parameters: str) -> Outcome | None:
     return runs.execute(runs.script(runbook), scene.start(runbook, automatic=automatic, **parameters), scene.world).outcome
 
 
-def last_run(scene: Scene) -> Path:
+def _last_run(scene: Scene) -> Path:
     return runs.folders(scene.state)[-1]
 
 
 def test_a_bad_release_is_rolled_back_verified_and_written_up(tmp_path: Path) -> None:
     """An automatic run goes back once, marks both releases, keeps an intact journal and drafts the post-mortem."""
     scene = Scene(tmp_path)
-    assert execute(scene) is Outcome.OK
+    assert _execute(scene) is Outcome.OK
     assert scene.platform.asked == ["1.0.0"]
     assert scene.ledger.standing(BAD.digest) is Standing.BAD
     assert scene.ledger.standing(GOOD.digest) is Standing.GOOD
-    folder = last_run(scene)
+    folder = _last_run(scene)
     journal.verify(journal.read(folder), source="the journal")
     written = json.loads((folder / "postmortem.json").read_text())
     assert (written["bad_release"], written["good_release"]) == ("1.1.0", "1.0.0")
@@ -46,8 +46,8 @@ def test_a_bad_release_is_rolled_back_verified_and_written_up(tmp_path: Path) ->
 def test_evidence_is_captured_before_anything_is_changed(tmp_path: Path) -> None:
     """The capture has finished before the intent of the rollback is written."""
     scene = Scene(tmp_path)
-    execute(scene)
-    events = journal.read(last_run(scene))
+    _execute(scene)
+    events = journal.read(_last_run(scene))
     captured = next(event.seq for event in events if event.step == "mitigate.capture" and event.type is journal.EventType.STEP_FINISHED)
     meant = next(event.seq for event in events if event.step == "mitigate.undo")
     assert captured < meant
@@ -57,9 +57,9 @@ def test_healthy_changes_nothing(tmp_path: Path) -> None:
     """All triggers pass: exit 0, nothing proposed, no post-mortem."""
     scene = Scene(tmp_path)
     scene.signals.now["1.1.0"] = HEALTHY
-    assert execute(scene) is Outcome.OK
+    assert _execute(scene) is Outcome.OK
     assert scene.platform.asked == []
-    assert not (last_run(scene) / "postmortem.md").exists()
+    assert not (_last_run(scene) / "postmortem.md").exists()
 
 
 @pytest.mark.parametrize("measured", [NOTHING, {**HEALTHY, "latency": NOTHING["latency"]}], ids=["no data", "one without data"])
@@ -67,7 +67,7 @@ def test_too_little_data_is_inconclusive(tmp_path: Path, measured: Mapping[str, 
     """No data is neither healthy nor broken: exit 7, nothing changed."""
     scene = Scene(tmp_path)
     scene.signals.now["1.1.0"] = measured
-    assert execute(scene) is Outcome.INCONCLUSIVE
+    assert _execute(scene) is Outcome.INCONCLUSIVE
     assert scene.platform.asked == []
 
 
@@ -75,26 +75,26 @@ def test_a_failed_verification_escalates_and_never_rolls_back_again(tmp_path: Pa
     """The target fails too: the bad release is marked, the target keeps its standing, a person must take over."""
     scene = Scene(tmp_path)
     scene.signals.now["1.0.0"] = FAILING
-    assert execute(scene) is Outcome.VERIFICATION_FAILED
+    assert _execute(scene) is Outcome.VERIFICATION_FAILED
     assert scene.platform.asked == ["1.0.0"]
     assert scene.ledger.standing(BAD.digest) is Standing.BAD
-    assert "not verified" in (last_run(scene) / "postmortem.md").read_text()
+    assert "not verified" in (_last_run(scene) / "postmortem.md").read_text()
 
 
 def test_a_platform_that_never_converges_escalates(tmp_path: Path) -> None:
     """What the platform says counts, not that it accepted the request."""
     scene = Scene(tmp_path)
     scene.platform.stuck = True
-    assert execute(scene) is Outcome.VERIFICATION_FAILED
+    assert _execute(scene) is Outcome.VERIFICATION_FAILED
     assert scene.platform.asked == ["1.0.0"]
 
 
 def test_a_refusing_rail_changes_nothing(tmp_path: Path) -> None:
     """With the kill switch off an automatic run ends as refused, and says which rail it was."""
     scene = Scene(tmp_path, automation="off")
-    assert execute(scene) is Outcome.REFUSED
+    assert _execute(scene) is Outcome.REFUSED
     assert scene.platform.asked == []
-    assert "SAGE_OBS_AUTOMATION is off" in (last_run(scene) / "postmortem.md").read_text()
+    assert "SAGE_OBS_AUTOMATION is off" in (_last_run(scene) / "postmortem.md").read_text()
 
 
 def test_without_approval_the_run_waits_and_looks_again_when_resumed(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_without_approval_the_run_waits_and_looks_again_when_resumed(tmp_path: P
     assert waiting.outcome is None
     assert scene.platform.asked == []
     scene.signals.now["1.1.0"] = HEALTHY
-    resumed = runs.resume(last_run(scene), replace(scene.world, approve=lambda _: True), by="test")
+    resumed = runs.resume(_last_run(scene), replace(scene.world, approve=lambda _: True), by="test")
     assert resumed.outcome is Outcome.OK
     assert scene.platform.asked == []
 
@@ -114,7 +114,7 @@ def test_an_approved_run_that_waited_goes_on(tmp_path: Path) -> None:
     """Approved while it still fails: it rolls back."""
     scene = Scene(tmp_path)
     runs.execute(runs.script("incident"), scene.start(automatic=False), scene.world)
-    resumed = runs.resume(last_run(scene), replace(scene.world, approve=lambda _: True), by="test")
+    resumed = runs.resume(_last_run(scene), replace(scene.world, approve=lambda _: True), by="test")
     assert resumed.outcome is Outcome.OK
     assert scene.platform.asked == ["1.0.0"]
 
@@ -122,7 +122,7 @@ def test_an_approved_run_that_waited_goes_on(tmp_path: Path) -> None:
 def test_a_person_may_decline(tmp_path: Path) -> None:
     """No means no: refused, nothing changed."""
     scene = Scene(tmp_path, approve=lambda _: False)
-    assert execute(scene, automatic=False) is Outcome.REFUSED
+    assert _execute(scene, automatic=False) is Outcome.REFUSED
     assert scene.platform.asked == []
 
 
@@ -130,7 +130,7 @@ def test_a_person_may_roll_back_what_no_trigger_complains_about(tmp_path: Path) 
     """`rollback` is a person's decision; the rails only warn that no trigger fails."""
     scene = Scene(tmp_path, approve=lambda _: True)
     scene.signals.now["1.1.0"] = HEALTHY
-    assert execute(scene, "rollback", automatic=False) is Outcome.OK
+    assert _execute(scene, "rollback", automatic=False) is Outcome.OK
     assert scene.platform.asked == ["1.0.0"]
 
 
@@ -151,7 +151,7 @@ def test_a_second_run_is_told_who_holds_the_service(tmp_path: Path) -> None:
     """Two runs at once: the second ends with the first one's id, and leaves no run behind."""
     scene = Scene(tmp_path)
     with holding(tmp_path, ["deploy-sage-agent"], run="the-first"), pytest.raises(LockHeldError, match="the-first"):
-        execute(scene)
+        _execute(scene)
     assert runs.folders(tmp_path) == ()
 
 
@@ -172,7 +172,7 @@ def test_a_full_disk_stops_the_run_before_the_next_effect(tmp_path: Path, full_f
     meant = any(event.data.get("effect") == "reversible" for folder in runs.folders(tmp_path) for event in journal.read(folder))
     assert meant or scene.platform.asked == []
     if full_from > 1:
-        assert runs.resume(last_run(scene), scene.world, by="test").outcome is Outcome.OK
+        assert runs.resume(_last_run(scene), scene.world, by="test").outcome is Outcome.OK
         assert scene.platform.asked == ["1.0.0"]
 
 
@@ -185,8 +185,8 @@ def test_a_run_that_is_asked_to_stop_can_be_resumed(tmp_path: Path) -> None:
 
     with pytest.raises(StoppedError):
         runs.execute(runs.script("incident"), scene.start(), replace(scene.world, sleep=stop))
-    assert runs.unfinished(tmp_path) == (last_run(scene),)
-    assert runs.resume(last_run(scene), scene.world, by="test").outcome is Outcome.OK
+    assert runs.unfinished(tmp_path) == (_last_run(scene),)
+    assert runs.resume(_last_run(scene), scene.world, by="test").outcome is Outcome.OK
     assert scene.platform.asked == ["1.0.0"]
     assert runs.unfinished(tmp_path) == ()
 
@@ -194,10 +194,10 @@ def test_a_run_that_is_asked_to_stop_can_be_resumed(tmp_path: Path) -> None:
 def test_a_run_that_has_ended_is_left_as_it_is(tmp_path: Path) -> None:
     """Resuming it writes nothing."""
     scene = Scene(tmp_path)
-    execute(scene)
-    before = (last_run(scene) / journal.FILE).read_bytes()
-    assert runs.resume(last_run(scene), scene.world, by="test").outcome is Outcome.OK
-    assert (last_run(scene) / journal.FILE).read_bytes() == before
+    _execute(scene)
+    before = (_last_run(scene) / journal.FILE).read_bytes()
+    assert runs.resume(_last_run(scene), scene.world, by="test").outcome is Outcome.OK
+    assert (_last_run(scene) / journal.FILE).read_bytes() == before
 
 
 def test_somebody_elses_deployment_meanwhile_is_not_undone(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_somebody_elses_deployment_meanwhile_is_not_undone(tmp_path: Path) -> No
         return True
 
     scene.approve = deploy_third
-    assert execute(scene, automatic=False) is Outcome.FAILED
+    assert _execute(scene, automatic=False) is Outcome.FAILED
     assert scene.platform.asked == []
 
 
@@ -222,8 +222,8 @@ def test_a_platform_that_refuses_ends_the_run_with_its_reason(tmp_path: Path) ->
         raise PlatformError(f"no {target.version} for {by}")
 
     scene.platform.roll_back = refuse  # type: ignore[method-assign]
-    assert execute(scene) is Outcome.FAILED
-    assert any("no 1.0.0 for run" in str(event.data.get("text")) for event in journal.read(last_run(scene)))
+    assert _execute(scene) is Outcome.FAILED
+    assert any("no 1.0.0 for run" in str(event.data.get("text")) for event in journal.read(_last_run(scene)))
 
 
 def test_the_deadline_ends_a_run_that_takes_too_long(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_the_deadline_ends_a_run_that_takes_too_long(tmp_path: Path) -> None:
         return True
 
     scene.approve = late
-    assert execute(scene, automatic=False) is Outcome.FAILED
+    assert _execute(scene, automatic=False) is Outcome.FAILED
     assert scene.platform.asked == []
 
 
@@ -243,19 +243,19 @@ def test_the_run_keeps_the_runbook_it_was_started_with(tmp_path: Path) -> None:
     """A run is resumed by its own copy of the runbook."""
     scene = Scene(tmp_path)
     runs.execute(runs.script("incident"), scene.start(automatic=False), scene.world)
-    copy = last_run(scene) / "runbooks/rollback.yaml"
+    copy = _last_run(scene) / "runbooks/rollback.yaml"
     copy.write_text(copy.read_text().replace("Get approval", "Ask nicely"))
-    assert any(step.title == "Ask nicely" for step in runs.stored_script(last_run(scene)).steps)
+    assert any(step.title == "Ask nicely" for step in runs.stored_script(_last_run(scene)).steps)
 
 
 def test_automatic_rollbacks_are_counted_by_what_they_meant_to_change(tmp_path: Path) -> None:
     """A run that changed nothing does not count against the flap guard; another service's does not either."""
     scene = Scene(tmp_path)
     scene.signals.now["1.1.0"] = HEALTHY
-    execute(scene)
+    _execute(scene)
     assert runs.automatic_rollbacks(tmp_path, "sage-agent") == ()
     scene.signals.now["1.1.0"] = FAILING
-    execute(scene)
+    _execute(scene)
     assert len(runs.automatic_rollbacks(tmp_path, "sage-agent")) == 1
     assert runs.automatic_rollbacks(tmp_path, "another") == ()
 
@@ -264,4 +264,4 @@ def test_the_state_of_a_run_is_the_fold_of_its_journal(tmp_path: Path) -> None:
     """What the engine holds in memory is what anyone reads from the disk."""
     scene = Scene(tmp_path)
     progress = runs.execute(runs.script("incident"), scene.start(), scene.world)
-    assert fold(journal.read(last_run(scene))) == progress
+    assert fold(journal.read(_last_run(scene))) == progress

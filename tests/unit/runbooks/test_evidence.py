@@ -31,7 +31,7 @@ class _Page(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving() -> Iterator[str]:
+def _serving() -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), _Page) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
@@ -40,7 +40,7 @@ def serving() -> Iterator[str]:
         thread.join()
 
 
-def world(tmp_path: Path, url: str, *, pid: int | None = None) -> World:
+def _world(tmp_path: Path, url: str, *, pid: int | None = None) -> World:
     scene = Scene(tmp_path / "state")
     log = tmp_path / "agent.log"
     log.write_text("old\n" * 100_000 + "Authorization: Bearer abcdefgh12345\nlast line\n")
@@ -52,8 +52,8 @@ def world(tmp_path: Path, url: str, *, pid: int | None = None) -> World:
 
 def test_everything_is_captured_with_its_digest(tmp_path: Path) -> None:
     """Metrics, health, log, stacks, platform, measurements: files of the owner's only, redacted, named by their SHA-256."""
-    with serving() as url:
-        exhibits = capture(world(tmp_path, url), ITEMS, tmp_path / "run/evidence", budget=10)
+    with _serving() as url:
+        exhibits = capture(_world(tmp_path, url), ITEMS, tmp_path / "run/evidence", budget=10)
     assert {one.name.split(" of ")[0]: one.error for one in exhibits} == dict.fromkeys(
         ["metrics", "health", "log tail", "stacks", "platform state", "trigger measurements"], ""
     )
@@ -73,7 +73,7 @@ def test_everything_is_captured_with_its_digest(tmp_path: Path) -> None:
 
 def test_what_cannot_be_had_is_recorded_and_stops_nothing(tmp_path: Path) -> None:
     """Each failure stands with its item; the others are captured."""
-    exhibits = capture(world(tmp_path, "http://127.0.0.1:1", pid=2**22 + 1), ITEMS, tmp_path / "evidence", budget=10)
+    exhibits = capture(_world(tmp_path, "http://127.0.0.1:1", pid=2**22 + 1), ITEMS, tmp_path / "evidence", budget=10)
     by_name = {one.name.split(" of ")[0]: one for one in exhibits}
     assert "ConnectError" in by_name["metrics"].error
     assert "py-spy could not read pid" in by_name["stacks"].error
@@ -99,7 +99,7 @@ def test_the_time_box_holds(tmp_path: Path) -> None:
     slow = Hanging()
     began = time.monotonic()
     exhibits = capture(
-        replace(world(tmp_path, "http://127.0.0.1:1"), signals=slow), ("queries", "platform"), tmp_path / "evidence", budget=0.3
+        replace(_world(tmp_path, "http://127.0.0.1:1"), signals=slow), ("queries", "platform"), tmp_path / "evidence", budget=0.3
     )
     slow.release.set()
     assert time.monotonic() - began < 3

@@ -13,24 +13,24 @@ from sage_obs.runbooks.journal import FILE, EventType, Journal, read, verify
 from tests.support.runbooks import Clock
 
 
-def written(folder: Path, count: int = 3) -> Journal:
+def _written(folder: Path, count: int = 3) -> Journal:
     journal = Journal(folder, run="a-run", clock=Clock())
     for number in range(count):
         journal.append(EventType.STEP_INTENT, step=f"step-{number}", data={"value": (number, 0.1)})
     return journal
 
 
-def rewrite(folder: Path, lines: list[bytes]) -> None:
+def _rewrite(folder: Path, lines: list[bytes]) -> None:
     (folder / FILE).write_bytes(b"".join(lines))
 
 
-def lines(folder: Path) -> list[bytes]:
+def _lines(folder: Path) -> list[bytes]:
     return (folder / FILE).read_bytes().splitlines(keepends=True)
 
 
 def test_a_reader_finds_exactly_what_the_writer_holds(tmp_path: Path) -> None:
     """Events survive the way to the disk and back unchanged, and the chain holds."""
-    journal = written(tmp_path)
+    journal = _written(tmp_path)
     assert read(tmp_path) == journal.events
     journal.verify()
 
@@ -38,10 +38,10 @@ def test_a_reader_finds_exactly_what_the_writer_holds(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [0, 1, 2], ids=["first", "middle", "last"])
 def test_a_changed_line_shows(tmp_path: Path, number: int) -> None:
     """Any line with another content than was written is named."""
-    written(tmp_path)
-    found = lines(tmp_path)
+    _written(tmp_path)
+    found = _lines(tmp_path)
     found[number] = found[number].replace(b"step-", b"stop-")
-    rewrite(tmp_path, found)
+    _rewrite(tmp_path, found)
     with pytest.raises(JournalError, match=f"line {number + 1} is not what was written"):
         verify(read(tmp_path), source="the journal")
 
@@ -49,28 +49,28 @@ def test_a_changed_line_shows(tmp_path: Path, number: int) -> None:
 @pytest.mark.parametrize("number", [0, 1], ids=["first", "middle"])
 def test_a_removed_line_shows(tmp_path: Path, number: int) -> None:
     """A gap breaks the chain."""
-    written(tmp_path)
-    found = lines(tmp_path)
+    _written(tmp_path)
+    found = _lines(tmp_path)
     del found[number]
-    rewrite(tmp_path, found)
+    _rewrite(tmp_path, found)
     with pytest.raises(JournalError, match="is not what was written"):
         verify(read(tmp_path), source="the journal")
 
 
 def test_a_line_put_in_with_a_right_digest_of_its_own_shows(tmp_path: Path) -> None:
     """A line copied from another journal does not fit the line before it."""
-    written(tmp_path / "one")
+    _written(tmp_path / "one")
     other = Journal(tmp_path / "two", run="another", clock=Clock())
     other.append(EventType.STEP_INTENT, step="other", data={})
     other.append(EventType.STEP_INTENT, step="other", data={})
-    rewrite(tmp_path / "one", [lines(tmp_path / "one")[0], lines(tmp_path / "two")[1]])
+    _rewrite(tmp_path / "one", [_lines(tmp_path / "one")[0], _lines(tmp_path / "two")[1]])
     with pytest.raises(JournalError, match="line 2"):
         verify(read(tmp_path / "one"), source="the journal")
 
 
 def test_a_line_cut_short_by_a_crash_was_never_written(tmp_path: Path) -> None:
     """The torn line is left out by readers and replaced by the next append."""
-    written(tmp_path)
+    _written(tmp_path)
     with (tmp_path / FILE).open("ab") as stream:
         stream.write(b'{"seq": 4, "at"')
     assert len(read(tmp_path)) == 3

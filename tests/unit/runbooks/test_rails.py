@@ -30,11 +30,11 @@ FACTS = Facts(
 )
 
 
-def refusing(**changes: Any) -> dict[str, str]:
+def _refusing(**changes: Any) -> dict[str, str]:
     return {rail.name: rail.reason for rail in ask(replace(FACTS, **changes)) if rail.verdict is Verdict.FAIL}
 
 
-def unknown(**changes: Any) -> set[str]:
+def _unknown(**changes: Any) -> set[str]:
     return {rail.name for rail in ask(replace(FACTS, **changes)) if rail.verdict is Verdict.UNKNOWN}
 
 
@@ -52,11 +52,11 @@ def test_a_clear_case_is_refused_by_none() -> None:
         ({"automation": " OFF "}, "kill switch", "SAGE_OBS_AUTOMATION is off"),
         ({"triggers": Verdict.PASS}, "confirmed", "no trigger fails now"),
         ({"triggers": Verdict.UNKNOWN}, "confirmed", "no trigger fails now"),
-        ({"recent": (1.0,)}, "flap guard", "1 automatic rollback(s) within 1 h 0 min; 1 are allowed"),
+        ({"recent": (1.0,)}, "flap guard", "1 automatic rollback(s) within 1 h; 1 are allowed"),
         (
             {"recent": (500.0, 600.0), "now": 40_000.0, "novelty": 1e6},
             "flap guard",
-            "2 automatic rollback(s) within 1 d 0 h; 2 are allowed",
+            "2 automatic rollback(s) within 1 d; 2 are allowed",
         ),
         ({"state": replace(STATE, desired=None)}, "known platform", "the platform is unknown"),
         ({"state": replace(STATE, in_progress=True, detail="1.2.0 is starting")}, "settled platform", "1.2.0 is starting"),
@@ -75,7 +75,7 @@ def test_a_clear_case_is_refused_by_none() -> None:
 )
 def test_each_rail_refuses_its_own_case_and_says_why(changes: dict[str, Any], name: str, reason: str) -> None:
     """The one thing that is wrong is what is named."""
-    found = refusing(**changes)
+    found = _refusing(**changes)
     assert set(found) == {name}
     assert reason in found[name]
 
@@ -83,24 +83,24 @@ def test_each_rail_refuses_its_own_case_and_says_why(changes: dict[str, Any], na
 def test_the_allowance_is_per_hour_and_per_day() -> None:
     """One rollback earlier than an hour ago is allowed, a third within a day is not."""
     later = {"now": 5000.0, "novelty": 1e6}
-    assert refusing(recent=(1000.0,), **later) == {}
-    assert set(refusing(recent=(100.0, 1000.0), **later)) == {"flap guard"}
+    assert _refusing(recent=(1000.0,), **later) == {}
+    assert set(_refusing(recent=(100.0, 1000.0), **later)) == {"flap guard"}
 
 
 def test_what_binds_machines_does_not_bind_people() -> None:
     """A person may act with the switch off, after other rollbacks, and without a failing trigger, but is told so."""
     changes = {"automatic": False, "automation": "off", "recent": (1.0, 2.0, 3.0), "triggers": Verdict.PASS}
-    assert refusing(**changes) == {}
-    assert unknown(**changes) == {"confirmed"}
+    assert _refusing(**changes) == {}
+    assert _unknown(**changes) == {"confirmed"}
 
 
 def test_what_is_not_known_does_not_refuse() -> None:
     """Unknown is never fail: neither a release of unknown age nor an unknown past refuses by itself."""
     ageless = replace(STATE, desired=replace(BAD, deployed_at=None))
-    assert refusing(state=ageless, attribution=Attribution(Verdict.UNKNOWN, "no past")) == {}
-    assert unknown(state=ageless, attribution=Attribution(Verdict.UNKNOWN, "no past")) == {"recent release", "attribution"}
+    assert _refusing(state=ageless, attribution=Attribution(Verdict.UNKNOWN, "no past")) == {}
+    assert _unknown(state=ageless, attribution=Attribution(Verdict.UNKNOWN, "no past")) == {"recent release", "attribution"}
 
 
 def test_without_a_platform_exactly_one_rail_refuses() -> None:
     """What cannot be answered then is unknown."""
-    assert set(refusing(state=None, choice=None)) == {"known platform"}
+    assert set(_refusing(state=None, choice=None)) == {"known platform"}

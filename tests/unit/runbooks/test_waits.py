@@ -15,7 +15,7 @@ from tests.support.runbooks import BAD, FAILING, GOOD, HEALTHY, NOTHING, FakeSig
 SLUGS = tuple(one.slug for one in TRIGGERS)
 
 
-def restored(tmp_path: Path) -> Scene:
+def _restored(tmp_path: Path) -> Scene:
     scene = Scene(tmp_path)
     scene.platform.desired = scene.platform.running = GOOD
     return scene
@@ -23,7 +23,7 @@ def restored(tmp_path: Path) -> Scene:
 
 def test_converged_means_every_instance_and_the_platform_itself(tmp_path: Path) -> None:
     """The platform's word, the digest and readiness of each instance: one missing is not converged."""
-    state = restored(tmp_path).platform.describe()
+    state = _restored(tmp_path).platform.describe()
     one = state.instances[0]
     assert converged_on(state, GOOD)
     assert not converged_on(state, BAD)
@@ -35,7 +35,7 @@ def test_converged_means_every_instance_and_the_platform_itself(tmp_path: Path) 
 
 def test_a_platform_that_cannot_be_read_for_a_moment_is_asked_again(tmp_path: Path) -> None:
     """Trouble on the way is not the end of the wait; its reason is given if it stays."""
-    scene = restored(tmp_path)
+    scene = _restored(tmp_path)
     describe, troubles = scene.platform.describe, [True, True, False]
 
     def flaky() -> PlatformState:
@@ -53,7 +53,7 @@ def test_a_platform_that_cannot_be_read_for_a_moment_is_asked_again(tmp_path: Pa
 
 def test_passing_must_last(tmp_path: Path) -> None:
     """All triggers pass for the bake time on end, and not a moment less."""
-    scene = restored(tmp_path)
+    scene = _restored(tmp_path)
     began = scene.clock()
     assert until_passing(scene.world, GOOD, SLUGS, timeout=900).verdict is Verdict.PASS
     assert scene.clock() - began == scene.windows.bake
@@ -78,7 +78,7 @@ class Changing(FakeSignals):
 def test_a_break_starts_the_bake_anew(tmp_path: Path) -> None:
     """Failing, unknown and unreachable all break it, none ends it."""
     for measured in (dict(FAILING), dict(NOTHING), None):
-        scene = restored(tmp_path)
+        scene = _restored(tmp_path)
         began = scene.clock()
         scene.signals = Changing(scene.clock, began + 3, measured)
         assert until_passing(scene.world, GOOD, SLUGS, timeout=900).verdict is Verdict.PASS
@@ -87,7 +87,7 @@ def test_a_break_starts_the_bake_anew(tmp_path: Path) -> None:
 
 def test_the_verdict_at_the_end_of_a_vain_wait_is_what_was_seen_last(tmp_path: Path) -> None:
     """Failing is fail, no data is unknown; the words say which trigger."""
-    scene = restored(tmp_path)
+    scene = _restored(tmp_path)
     scene.signals.now["1.0.0"] = FAILING
     failed = until_passing(scene.world, GOOD, SLUGS, timeout=20)
     assert (failed.verdict, "Error rate 33 %" in failed.text) == (Verdict.FAIL, True)
@@ -97,7 +97,7 @@ def test_the_verdict_at_the_end_of_a_vain_wait_is_what_was_seen_last(tmp_path: P
 
 def test_a_target_that_no_longer_runs_is_not_verified(tmp_path: Path) -> None:
     """Good numbers of a release that was replaced meanwhile prove nothing."""
-    scene = restored(tmp_path)
+    scene = _restored(tmp_path)
     scene.platform.desired = scene.platform.running = BAD
     scene.signals.now["1.1.0"] = HEALTHY
     waited = until_passing(scene.world, GOOD, SLUGS, timeout=20)

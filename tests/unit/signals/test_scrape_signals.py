@@ -15,7 +15,7 @@ from sage_obs.slo.windows import DRILL
 WINDOWS = replace(DRILL, rate=10.0)
 
 
-def page(version: str = "1.0.0", *, good: float = 0, bad: float = 0, started: float = 1.0, ready: float = 1, extra: str = "") -> str:
+def _page(version: str = "1.0.0", *, good: float = 0, bad: float = 0, started: float = 1.0, ready: float = 1, extra: str = "") -> str:
     """What an agent shows after so many requests, 10 ms each."""
     total = good + bad
     return f"""\
@@ -65,7 +65,7 @@ class Fleet:
         return ScrapeSignals(lambda: tuple(self.answers), WINDOWS, fetch=self.fetch, sleep=self.sleep, clock=lambda: self.time)
 
 
-def fleet(*targets: Iterable[str | UnavailableError]) -> Fleet:
+def _fleet(*targets: Iterable[str | UnavailableError]) -> Fleet:
     return Fleet({f"target-{number}": list(answers) for number, answers in enumerate(targets)})
 
 
@@ -74,15 +74,15 @@ GONE = UnavailableError("connection refused")
 
 def test_what_happened_between_two_scrapes_is_what_counts() -> None:
     """Old failures are not new ones; client errors are no requests served."""
-    signals = fleet([page(good=1000, bad=900), page(good=1060, bad=940)]).signals()
-    assert signals.measure(ERROR_RATE, version="1.0.0") == Measurement(pytest.approx(0.4), 100)
-    assert signals.measure(CUSTOMER_IMPACT, version="1.0.0") == Measurement(pytest.approx(0.4), 100)
+    signals = _fleet([_page(good=1000, bad=900), _page(good=1060, bad=940)]).signals()
+    assert signals.measure(ERROR_RATE, version="1.0.0") == Measurement(0.4, 100)
+    assert signals.measure(CUSTOMER_IMPACT, version="1.0.0") == Measurement(0.4, 100)
     assert signals.versions() == ("1.0.0",)
 
 
 def test_all_questions_are_answered_from_the_same_two_scrapes() -> None:
     """The window is waited for once, and the name says that there is no Prometheus."""
-    here = fleet([page(), page(good=100)])
+    here = _fleet([_page(), _page(good=100)])
     signals = here.signals()
     for trigger in TRIGGERS:
         signals.measure(trigger, version="1.0.0")
@@ -94,7 +94,7 @@ def test_all_questions_are_answered_from_the_same_two_scrapes() -> None:
 
 def test_a_later_question_slides_the_window_on() -> None:
     """It does not wait for the whole window again, and forgets what is older."""
-    here = fleet([page(), page(bad=100), page(bad=100, good=100), page(bad=100, good=300)])
+    here = _fleet([_page(), _page(bad=100), _page(bad=100, good=100), _page(bad=100, good=300)])
     signals = here.signals()
     assert signals.measure(ERROR_RATE, version="1.0.0").value == 1.0
     here.sleep(10)
@@ -105,15 +105,15 @@ def test_a_later_question_slides_the_window_on() -> None:
 
 def test_a_restarted_process_counts_from_zero() -> None:
     """Counters that fell, or that belong to another start, are not subtracted."""
-    fell = fleet([page(good=500), page(good=60)]).signals()
+    fell = _fleet([_page(good=500), _page(good=60)]).signals()
     assert fell.measure(ERROR_RATE, version="1.0.0").samples == 60
-    passed_it = fleet([page(good=50), page(good=60, started=2.0)]).signals()
+    passed_it = _fleet([_page(good=50), _page(good=60, started=2.0)]).signals()
     assert passed_it.measure(ERROR_RATE, version="1.0.0").samples == 60
 
 
 def test_a_release_is_not_blamed_for_the_one_it_replaced() -> None:
     """After a switch on the same address only the new release's own requests count, and the old one has none."""
-    signals = fleet([page("1.0.0", bad=500), page("1.1.0", good=100, started=2.0)]).signals()
+    signals = _fleet([_page("1.0.0", bad=500), _page("1.1.0", good=100, started=2.0)]).signals()
     assert signals.measure(ERROR_RATE, version="1.1.0") == Measurement(0.0, 100)
     assert signals.measure(ERROR_RATE, version="1.0.0") == Measurement(None, 0)
     assert signals.versions() == ("1.1.0",)
@@ -121,9 +121,9 @@ def test_a_release_is_not_blamed_for_the_one_it_replaced() -> None:
 
 def test_no_traffic_is_unknown() -> None:
     """Nothing between the scrapes, or series that are not there, give no value; no verdict is made of it."""
-    idle = fleet([page(good=10)]).signals()
+    idle = _fleet([_page(good=10)]).signals()
     assert ERROR_RATE.judge(idle.measure(ERROR_RATE, version="1.0.0")) is Verdict.UNKNOWN
-    bare = fleet(['sage_release_timestamp_seconds{version="1.0.0"} 1\n']).signals()
+    bare = _fleet(['sage_release_timestamp_seconds{version="1.0.0"} 1\n']).signals()
     for trigger in (ERROR_RATE, LATENCY, CUSTOMER_IMPACT):
         assert trigger.judge(bare.measure(trigger, version="1.0.0")) is Verdict.UNKNOWN
     assert idle.measure(HEALTH, version="9.9.9") == Measurement(None, None)
@@ -131,35 +131,37 @@ def test_no_traffic_is_unknown() -> None:
 
 def test_nan_is_left_out() -> None:
     """A series that says NaN says nothing."""
-    signals = fleet([page(), page(good=100, extra='sage_agent_requests_total{agent_id="b",outcome="success"} NaN\n')]).signals()
+    signals = _fleet([_page(), _page(good=100, extra='sage_agent_requests_total{agent_id="b",outcome="success"} NaN\n')]).signals()
     assert signals.measure(ERROR_RATE, version="1.0.0") == Measurement(0.0, 100)
 
 
 def test_latency_is_compared_with_the_objective_where_there_is_no_past() -> None:
     """p95 of 9.75 ms over the 100 ms that count where nothing was observed before."""
-    signals = fleet([page(), page(good=100)]).signals()
-    assert signals.measure(LATENCY, version="1.0.0") == Measurement(pytest.approx(0.0975), 100)
+    signals = _fleet([_page(), _page(good=100)]).signals()
+    measured = signals.measure(LATENCY, version="1.0.0")
+    assert measured.value == pytest.approx(0.0975)
+    assert measured.samples == 100
 
 
 def test_health_counts_instances_that_fail_or_are_gone() -> None:
     """One of three not ready, one gone since; a single failing check under a passing probe does not count."""
-    signals = fleet([page()], [page(ready=0)], [page(), GONE]).signals()
-    assert signals.measure(HEALTH, version="1.0.0") == Measurement(pytest.approx(2 / 3), 3)
+    signals = _fleet([_page()], [_page(ready=0)], [_page(), GONE]).signals()
+    assert signals.measure(HEALTH, version="1.0.0") == Measurement(2 / 3, 3)
 
 
 def test_an_unreachable_service_is_an_error_not_a_verdict() -> None:
     """With no target answering the first scrape nothing can be told; the target's own reason is given."""
     with pytest.raises(UnavailableError, match="connection refused"):
-        fleet([GONE], [GONE]).signals().versions()
+        _fleet([GONE], [GONE]).signals().versions()
     with pytest.raises(UnavailableError, match="nothing to scrape"):
-        fleet().signals().versions()
+        _fleet().signals().versions()
     with pytest.raises(UnavailableError, match="does not show metrics"):
-        fleet(["<html>{"]).signals().versions()
+        _fleet(["<html>{"]).signals().versions()
 
 
 def test_it_has_no_past() -> None:
     """Questions about earlier get no answer, and take no time."""
-    here = fleet([page(bad=100)])
+    here = _fleet([_page(bad=100)])
     signals = here.signals()
     assert signals.measure(ERROR_RATE, version="1.0.0", at=50.0) == Measurement(None, None)
     assert signals.versions(at=50.0) == ()
@@ -169,15 +171,15 @@ def test_it_has_no_past() -> None:
 
 def test_facts_come_from_the_same_difference() -> None:
     """Traffic a second, failures by kind, and the provider's share."""
-    facts = fleet([page(), page(good=60, bad=40)]).signals().facts()
+    facts = _fleet([_page(), _page(good=60, bad=40)]).signals().facts()
     assert facts.requests_per_second == pytest.approx(10.0)
     assert [(one.error_type, one.share) for one in facts.errors] == [("server_error", 1.0)]
-    assert [(one.provider, one.share, one.calls) for one in facts.providers] == [("scripted", pytest.approx(0.4), 100)]
+    assert [(one.provider, one.share, one.calls) for one in facts.providers] == [("scripted", 0.4, 100)]
 
 
 def test_the_snapshot_holds_every_trigger() -> None:
     """As evidence, JSON by release and trigger."""
-    kept = json.loads(fleet([page(), page(good=100)]).signals().snapshot(seconds=30))
+    kept = json.loads(_fleet([_page(), _page(good=100)]).signals().snapshot(seconds=30))
     assert set(kept["measured"]["1.0.0"]) == {trigger.slug for trigger in TRIGGERS}
 
 
