@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -18,8 +20,10 @@ class Batcher(Generic[T]):
     """Hands what is `put` to `deliver` in batches, from a thread of its own.
 
     `capacity` items wait at most: what comes on top is dropped and reported to `on_drop`. A batch is collected for `delay` seconds,
-    unless an item is urgent. `deliver` deals with its own errors. No call waits for the thread except `flush` and `close`, and those
-    only for as long as they are told.
+    unless an item is urgent. What `deliver` raises loses its batch, which is reported too. No call waits for the thread except `flush`
+    and `close`, and those only for as long as they are told.
+
+    The thread is woken through a SimpleQueue, which alone may be entered again from a destructor that runs in the middle of it.
     """
 
     def __init__(
@@ -42,8 +46,8 @@ class Batcher(Generic[T]):
 
     def _begin(self) -> None:
         self._items: deque[T | _Marker] = deque()
-        self._wake = threading.Event()
-        self._hurry = threading.Event()
+        self._signals: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._awake = False
         self._closing = False
         self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
         self._thread.start()
@@ -55,23 +59,22 @@ class Batcher(Generic[T]):
             return
         self._items.append(item)
         if urgent:
-            self._hurry.set()
-        if not self._wake.is_set():
-            self._wake.set()
+            self._signals.put(True)
+        elif not self._awake:
+            self._awake = True
+            self._signals.put(False)
 
     def flush(self, timeout: float) -> bool:
         """Deliver what is queued now, waiting at most `timeout` seconds; whether it all went out."""
         marker = _Marker()
         self._items.append(marker)
-        self._hurry.set()
-        self._wake.set()
+        self._signals.put(True)
         return marker.wait(max(0.0, timeout))
 
     def close(self, timeout: float) -> bool:
         """Deliver what is queued and end, waiting at most `timeout` seconds; what is left then is dropped and reported."""
         self._closing = True
-        self._hurry.set()
-        self._wake.set()
+        self._signals.put(True)
         self._thread.join(max(0.0, timeout))
         left = sum(not isinstance(item, _Marker) for item in list(self._items))
         if left:
@@ -85,12 +88,20 @@ class Batcher(Generic[T]):
 
     def _work(self) -> None:
         while True:
-            self._wake.wait()
-            self._hurry.wait(self._delay)
-            self._wake.clear()
-            self._hurry.clear()
+            self._await_a_batch()
+            self._awake = False
             self._drain()
             if self._closing and not self._items:
+                return
+
+    def _await_a_batch(self) -> None:
+        """Wait for the first item, and then for company until the delay is over or somebody is in a hurry."""
+        urgent = self._signals.get()
+        deadline = time.monotonic() + self._delay
+        while not urgent:
+            try:
+                urgent = self._signals.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
                 return
 
     def _drain(self) -> None:
@@ -107,6 +118,9 @@ class Batcher(Generic[T]):
         self._hand_over(batch)
 
     def _hand_over(self, batch: list[T]) -> list[T]:
-        if batch:
-            self._deliver(batch)
+        try:
+            if batch:
+                self._deliver(batch)
+        except Exception:  # noqa: BLE001 - the thread must outlive whatever is wrong with one batch
+            self._on_drop(len(batch))
         return []

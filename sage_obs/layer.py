@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 from sage_obs.component import Component
 from sage_obs.conventions import COMPONENT_UP
-from sage_obs.errors import SageObsError
+from sage_obs.errors import ConfigError, SageObsError
 from sage_obs.genai import requests
 from sage_obs.genai.requests import Recorder
 from sage_obs.health import gauges
@@ -35,6 +35,8 @@ _LEAST_SECONDS: Final = 0.1
 """What every component may take to stop, however long the others took."""
 
 Libraries = Literal["auto"] | Sequence[str]
+PARTS: Final = ("logs", "traces", "health", "metrics", "ops")
+"""What can be switched off by name, besides the integrations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,17 @@ class Plan:
     def of(cls, settings: Settings, libraries: Libraries, disable: Iterable[str]) -> Plan:
         """The plan of these settings, wherever their values came from."""
         values = tuple((field.name, getattr(settings, field.name)) for field in fields(settings) if field.name != "sources")
-        return cls(values, libraries if libraries == "auto" else tuple(libraries), frozenset(disable))
+        return cls(values, libraries if libraries == "auto" else _names(libraries), frozenset(_names(disable)))
+
+    def check(self) -> None:
+        """Raise ConfigError for a name in `disable` that nothing has."""
+        for name in sorted(self.disable - {*PARTS, *base.NAMES}):
+            raise ConfigError(f"There is nothing called `{name}` to disable.", hint=f"There are: {', '.join((*PARTS, *base.NAMES))}.")
+
+
+def _names(given: str | Iterable[str]) -> tuple[str, ...]:
+    """One name or several."""
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 class Layer:

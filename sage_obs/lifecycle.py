@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import functools
 import logging
 import os
 import threading
@@ -45,12 +44,13 @@ class _Process:
         self.lock = threading.RLock()
         self.layer: Layer | None = None
         self.handle: Handle | None = None
+        self._hooked = False
 
-    @functools.cached_property
-    def fork_hook(self) -> bool:
-        """Whether the hook for forked children is in place; it cannot be taken back, and does nothing while the layer is off."""
-        os.register_at_fork(after_in_child=self._in_child)
-        return True
+    def _hook_fork(self) -> None:
+        """Hear of forked children. This cannot be taken back, and does nothing while the layer is off."""
+        if not self._hooked:
+            self._hooked = True
+            os.register_at_fork(after_in_child=self._in_child)
 
     def _in_child(self) -> None:
         self.lock = threading.RLock()
@@ -72,7 +72,9 @@ class _Process:
             layer.start(strict=strict)
             self.layer, self.handle = layer, Handle(layer)
             atexit.register(self.at_exit)
-            return self.handle if self.fork_hook else Handle(layer)
+            self._hook_fork()
+            _log.debug("telemetry is on", extra={"metrics_port": layer.metrics_port})
+            return self.handle
 
     def off(self, timeout: float) -> None:
         """Stop what runs."""
@@ -125,6 +127,8 @@ def instrument(  # noqa: PLR0913 - the one line a user writes; each setting of t
     arguments = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
     try:
         settings = Settings.load(arguments=arguments, file=None if config_file is None else Path(config_file))
+        plan = Plan.of(settings, libraries, disable)
+        plan.check()
     except SageObsError as exc:
         if strict:
             raise
@@ -133,7 +137,7 @@ def instrument(  # noqa: PLR0913 - the one line a user writes; each setting of t
     if not settings.enabled:
         uninstrument()
         return Handle(None, why=f"switched off by {settings.sources['enabled'].source}")
-    handle = _process.switch(settings, Plan.of(settings, libraries, disable), strict=strict)
+    handle = _process.switch(settings, plan, strict=strict)
     _cover(app, strict=strict)
     return handle
 

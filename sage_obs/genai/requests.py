@@ -42,9 +42,13 @@ class Invocation:
         if self.first_byte is None:
             self.first_byte = self._recorder.clock() - self.began
 
-    def leave(self) -> None:
-        """The work is over: this request is no longer the one being served here."""
-        request_var.set(None)
+    def leave(self, *, failed: bool = False) -> None:
+        """The work is over: this request is no longer the one being served here.
+
+        Where it `failed`, its ids stay until the next one begins: the server around logs the traceback, and that line needs them most.
+        """
+        if not failed:
+            request_var.set(None)
         if self._span is not None:
             self._span.leave()
 

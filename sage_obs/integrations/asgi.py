@@ -74,11 +74,10 @@ class RequestMiddleware:
             await self._app(scope, exchange.receive, exchange.send)
         except BaseException as exc:
             exchange.finish(raised=exc)
+            exchange.leave(failed=True)
             raise
-        else:
-            exchange.finish()
-        finally:
-            exchange.leave()
+        exchange.finish()
+        exchange.leave()
 
     def _begin(self, active: Recorder, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
         try:
@@ -175,9 +174,12 @@ class Exchange:
         except Exception as exc:  # noqa: BLE001 - the telemetry must not break the request
             internal_error("asgi", exc)
 
-    def leave(self) -> None:
-        """The application has returned."""
-        self._invocation.leave()
+    def leave(self, *, failed: bool = False) -> None:
+        """The application has returned, or raised."""
+        try:
+            self._invocation.leave(failed=failed)
+        except Exception as exc:  # noqa: BLE001 - the telemetry must not break the request
+            internal_error("asgi", exc)
 
     def _finish(self, raised: BaseException | None) -> None:
         invocation = self._invocation

@@ -12,29 +12,29 @@ from typing import Final
 _HIDDEN: Final = b"[REDACTED]"
 _NAMES: Final = rb"api[_-]?key|x-api-key|password|passwd|client[_-]?secret|secret[_-]?key|access[_-]?token|refresh[_-]?token|authorization"
 
-_RULES: Final[tuple[tuple[tuple[bytes, ...], re.Pattern[bytes], bytes], ...]] = (
-    ((b"bearer",), re.compile(rb"(?i)\b(bearer\s{1,4})[a-z0-9._~+/=-]{16,4096}"), rb"\1" + _HIDDEN),
-    ((b"basic",), re.compile(rb"(?i)\b(basic\s{1,4})[a-z0-9+/=_-]{16,4096}"), rb"\1" + _HIDDEN),
-    ((b"sk-",), re.compile(rb"\b(sk-)[A-Za-z0-9_-]{16,512}"), rb"\1" + _HIDDEN),
-    ((b"://",), re.compile(rb"(://[^\s:/@\"\\]{0,128}:)[^\s/\"\\]{1,512}@"), rb"\1" + _HIDDEN + b"@"),
-    (
-        (b"key", b"pass", b"secret", b"token", b"authorization"),
-        re.compile(rb"(?i)(\"[\w.-]{0,64}(?:" + _NAMES + rb")\"\s?:\s?\")(?:[^\"\\]|\\.){1,4096}"),
-        rb"\1" + _HIDDEN,
-    ),
-    (
-        (b"key", b"pass", b"secret", b"token", b"authorization"),
-        re.compile(rb"(?i)(\b[\w.-]{0,64}(?:" + _NAMES + rb")(?:\\[\"'])?\s?[=:]\s?(?:\\[\"'])?)[^\s\"'\\,;&\[]{4,4096}"),
-        rb"\1" + _HIDDEN,
-    ),
+_NAMED_IN_JSON: Final = re.compile(rb"(?i)(\"[\w.-]{0,64}(?:" + _NAMES + rb")\"\s?:\s?\")(?:[^\"\\]|\\.){1,4096}")
+_NAMED_IN_TEXT: Final = re.compile(rb"(?i)(\b[\w.-]{0,64}(?:" + _NAMES + rb")(?:\\[\"'])?\s?[=:]\s?(?:\\[\"'])?)[^\s\"'\\,;&\[]{4,4096}")
+_NAMED: Final = ((_NAMED_IN_JSON, rb"\1" + _HIDDEN), (_NAMED_IN_TEXT, rb"\1" + _HIDDEN))
+
+_RULES: Final[tuple[tuple[bytes, tuple[tuple[re.Pattern[bytes], bytes], ...]], ...]] = (
+    (b"bearer", ((re.compile(rb"(?i)\b(bearer\s{1,4})[a-z0-9._~+/=-]{16,4096}"), rb"\1" + _HIDDEN),)),
+    (b"basic", ((re.compile(rb"(?i)\b(basic\s{1,4})[a-z0-9+/=_-]{16,4096}"), rb"\1" + _HIDDEN),)),
+    (b"sk-", ((re.compile(rb"\b(sk-)[A-Za-z0-9_-]{16,512}"), rb"\1" + _HIDDEN),)),
+    (b"://", ((re.compile(rb"(://[^\s:/@\"\\]{0,128}:)[^\s/\"\\]{1,512}@"), rb"\1" + _HIDDEN + b"@"),)),
+    (b"key", _NAMED),
+    (b"passw", _NAMED),
+    (b"secret", _NAMED),
+    (b"token", _NAMED),
+    (b"authorization", _NAMED),
 )
-"""(what the lower-cased line must hold for the rule to be tried, pattern, replacement); the words save most lines the regexes."""
+"""(what the lower-cased line must hold for the patterns to be tried, patterns with replacements): the word saves most lines the rest."""
 
 
 def redact(line: bytes) -> bytes:
     """The line without bearer tokens, `sk-` keys, passwords in URLs and values named like secrets."""
     lowered = line.lower()
-    for words, pattern, replacement in _RULES:
-        if any(word in lowered for word in words):
-            line = pattern.sub(replacement, line)
+    for word, patterns in _RULES:
+        if word in lowered:
+            for pattern, replacement in patterns:
+                line = pattern.sub(replacement, line)
     return line

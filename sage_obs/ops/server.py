@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar, Final
 
@@ -67,6 +68,20 @@ class _Server(ThreadingHTTPServer):
     allow_reuse_address = True
     pages: Pages
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.open: set[socket.socket] = set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own, and know of it."""
+        self.open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Let go of a connection."""
+        self.open.discard(request)
+        super().shutdown_request(request)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away is no news."""
 
@@ -87,15 +102,19 @@ class OpsServer:
         return int(self._server.server_address[1])
 
     def close(self) -> None:
-        """Stop listening; requests under way are answered."""
+        """Stop listening and take no more requests on open connections; those under way are answered."""
         self._closed.set()
         self._server.socket.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._server.server_close()
+        for connection in list(self._server.open):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RD)
 
     def abandon(self) -> None:
-        """Let go of the inherited socket in a forked child, where the thread does not exist."""
-        self._server.socket.close()
+        """Let go of the inherited sockets in a forked child, where the threads do not exist; the parent's stay open."""
+        for one in (self._server.socket, *self._server.open):
+            one.close()
 
     def _work(self) -> None:
         """Accept without polling: a thread that wakes up for nothing takes turns from the application."""

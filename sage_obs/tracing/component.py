@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 from typing import TYPE_CHECKING, Final
 
 from sage_obs.metrics.store import Store
@@ -32,6 +33,9 @@ class TracingComponent:
         if not settings.traces_endpoint:
             use(Tracing(ratio=settings.sampling_rate, propagate=True))
             return "context only: no endpoint is set (SAGE_TRACING_ENDPOINT)"
+        if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+            use(Tracing(ratio=settings.sampling_rate, propagate=True))
+            return "context only: OTEL_SDK_DISABLED is set"
         self._start_spans()
         return f"{settings.sampling_rate:.0%} of new traces to {settings.traces_endpoint}"
 
