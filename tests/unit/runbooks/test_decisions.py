@@ -135,6 +135,13 @@ def test_of_several_good_ones_the_last_deployed_is_chosen(tmp_path: Path) -> Non
     assert choose(scene.platform, scene.ledger, current=BAD, to=LAST_KNOWN_GOOD).target == later
 
 
+def test_what_runs_now_is_no_way_back_even_if_it_was_proven_good(tmp_path: Path) -> None:
+    """A release that went bad after it had baked is left for the good one before it."""
+    scene = Scene(tmp_path)
+    scene.ledger.mark(BAD, Standing.GOOD, by="test", reason="it baked")
+    assert choose(scene.platform, scene.ledger, current=BAD, to=LAST_KNOWN_GOOD).target == GOOD
+
+
 def test_a_corrupt_release_is_never_a_target_and_is_named(tmp_path: Path) -> None:
     """With another good one left that is taken; the damage is reported either way."""
     scene = Scene(tmp_path)

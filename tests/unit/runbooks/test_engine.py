@@ -77,6 +77,8 @@ def test_a_failed_verification_escalates_and_never_rolls_back_again(tmp_path: Pa
     scene.signals.now["1.0.0"] = FAILING
     assert _execute(scene) is Outcome.VERIFICATION_FAILED
     assert scene.platform.asked == ["1.0.0"]
+    marks = next(event.data["marks"] for event in journal.read(_last_run(scene)) if "marks" in event.data)
+    assert [(one["version"], one["standing"]) for one in marks] == [("1.1.0", "bad")]
     assert scene.ledger.standing(BAD.digest) is Standing.BAD
     assert "not verified" in (_last_run(scene) / "postmortem.md").read_text()
 
@@ -134,15 +136,17 @@ def test_a_person_may_roll_back_what_no_trigger_complains_about(tmp_path: Path) 
     assert scene.platform.asked == ["1.0.0"]
 
 
-def test_a_dry_run_reads_and_leaves_no_trace(tmp_path: Path) -> None:
-    """The plan is the real one, and neither disk, lock nor platform is touched."""
-    scene = Scene(tmp_path)
+@pytest.mark.parametrize("automatic", [False, True], ids=["person", "automatic"])
+def test_a_dry_run_reads_and_leaves_no_trace(tmp_path: Path, *, automatic: bool) -> None:
+    """The plan is the real one, and neither disk, lock nor platform is touched, even where everyone would say yes."""
+    scene = Scene(tmp_path, approve=lambda _: True)
     before = sorted(tmp_path.rglob("*"))
     with holding(tmp_path / "elsewhere", ["deploy-sage-agent"], run="other"):
-        progress = runs.preview(runs.script("incident"), scene.start(automatic=False), scene.world)
+        progress = runs.preview(runs.script("incident"), scene.start(automatic=automatic), scene.world)
     assert progress.decision is not None
     assert progress.decision.target == GOOD
     assert not progress.decision.refusals
+    assert progress.outcome is Outcome.OK
     assert scene.platform.asked == []
     assert [path for path in sorted(tmp_path.rglob("*")) if "elsewhere" not in path.parts] == before
 
@@ -198,6 +202,17 @@ def test_a_run_that_has_ended_is_left_as_it_is(tmp_path: Path) -> None:
     before = (_last_run(scene) / journal.FILE).read_bytes()
     assert runs.resume(_last_run(scene), scene.world, by="test").outcome is Outcome.OK
     assert (_last_run(scene) / journal.FILE).read_bytes() == before
+
+
+def test_a_run_whose_journal_was_changed_is_not_resumed(tmp_path: Path) -> None:
+    """What it says about the past cannot be relied on, so nothing is done by it."""
+    scene = Scene(tmp_path)
+    runs.execute(runs.script("incident"), scene.start(automatic=False), scene.world)
+    path = _last_run(scene) / journal.FILE
+    path.write_text(path.read_text().replace("sha256:good", "sha256:evil"))
+    with pytest.raises(JournalError, match="was changed"):
+        runs.resume(_last_run(scene), replace(scene.world, approve=lambda _: True), by="test")
+    assert scene.platform.asked == []
 
 
 def test_somebody_elses_deployment_meanwhile_is_not_undone(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sage_obs.errors import JournalError
+from sage_obs.platforms.base import Release
 from sage_obs.platforms.ledger import Standing
 from sage_obs.runbooks import journal, runs
 from sage_obs.runbooks.locks import holding
@@ -205,9 +206,11 @@ def test_while_a_person_has_the_service_the_alert_waits(tmp_path: Path) -> None:
     assert _runs(scene) == [Outcome.OK]
 
 
-def test_after_a_crash_the_run_goes_on_and_the_alert_is_not_answered_again(tmp_path: Path) -> None:
-    """A new responder on the same state finds both the run and the notice."""
+@pytest.mark.parametrize(("cured", "outcome"), [(True, Outcome.OK), (False, Outcome.VERIFICATION_FAILED)], ids=["cured", "not cured"])
+def test_after_a_crash_the_run_goes_on_and_the_alert_is_not_answered_again(tmp_path: Path, *, cured: bool, outcome: Outcome) -> None:
+    """A new responder on the same state finds both the run and the notice, however the run ends."""
     scene = Scene(tmp_path)
+    scene.signals.now["1.0.0"] = HEALTHY if cured else FAILING
     worker, box, _ = _worker(scene)
     box.receive(_notice(), at=1.0)
 
@@ -222,7 +225,8 @@ def test_after_a_crash_the_run_goes_on_and_the_alert_is_not_answered_again(tmp_p
         dying.turn()
     worker, box, _ = _worker(scene)
     worker.turn()
-    assert _runs(scene) == [Outcome.OK]
+    worker.turn()
+    assert _runs(scene) == [outcome]
     assert scene.platform.asked == ["1.0.0"]
     assert box.waiting() == ()
 
@@ -263,8 +267,23 @@ def test_a_release_known_to_be_bad_is_never_called_good_by_itself(tmp_path: Path
 
 
 def test_only_what_the_platform_has_converged_on_bakes(tmp_path: Path) -> None:
-    """A switch in between starts the time anew, and a platform that has not converged proves nothing."""
+    """A platform that is still getting there proves nothing about what it wants."""
     scene = _serving(Scene(tmp_path), dict(HEALTHY))
     scene.platform.stuck = True
-    scene.platform.desired = GOOD
+    scene.platform.running = GOOD
     assert _bakes(scene, 50) == []
+
+
+def test_a_switch_starts_the_bake_anew(tmp_path: Path) -> None:
+    """The time one release passed does not count for the next."""
+    scene = _serving(Scene(tmp_path), dict(HEALTHY))
+    third = Release("1.2.0", "sha256:third", 1003.0)
+    scene.signals.now["1.2.0"] = HEALTHY
+    baker = Baker(scene.world)
+    for second in range(8):
+        if second == 4:
+            scene.platform.desired = scene.platform.running = third
+        assert baker.look() == ""
+        scene.clock.sleep(1)
+    scene.clock.sleep(2)
+    assert baker.look() == "1.2.0"
