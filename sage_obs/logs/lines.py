@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -146,8 +145,3 @@ def _as_text(fields: Mapping[str, Any]) -> bytes:
     stack = fields.get("error.stack", "")
     line = head.replace("\r", "\\r").replace("\n", "\\n") + "\n" + (stack.rstrip("\n") + "\n" if stack else "")
     return line.encode("utf-8", "replace")
-
-
-def standard_stream(name: str) -> Any:
-    """The process's stdout or stderr as it is now."""
-    return sys.stderr if name == "stderr" else sys.stdout

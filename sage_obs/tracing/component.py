@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # importing it is what an endpoint is for
 
 _EXPORT_SECONDS: Final = 10.0
 """OTLP's default for one export, retries included."""
+_BASE_SOURCE: Final = "environment OTEL_EXPORTER_OTLP_ENDPOINT"
+"""The one variable whose value is the base of all signals, by OpenTelemetry's specification of the OTLP exporter."""
 
 
 class TracingComponent:
@@ -42,7 +44,7 @@ class TracingComponent:
     def _start_spans(self) -> None:
         from opentelemetry.sdk.resources import Resource
 
-        from sage_obs.tracing.export import ExportProcessor, exporter_for
+        from sage_obs.tracing.export import ExportProcessor, exporter_for, traces_url
         from sage_obs.tracing.otel import OtelSpans, provider_for, switch_to
 
         settings = self._settings
@@ -56,7 +58,9 @@ class TracingComponent:
             }
         )
         provider = provider_for(resource, ratio=settings.sampling_rate)
-        self._processor = ExportProcessor(exporter_for(settings.traces_endpoint, timeout=_EXPORT_SECONDS), self._store)
+        base = settings.sources["traces_endpoint"].source == _BASE_SOURCE
+        url = traces_url(settings.traces_endpoint, base=base)
+        self._processor = ExportProcessor(exporter_for(url, timeout=_EXPORT_SECONDS), self._store)
         switch_to(self._processor)
         use(Tracing(ratio=settings.sampling_rate, propagate=True, spans=OtelSpans(provider)))
 

@@ -20,10 +20,10 @@ _DELAY_SECONDS: Final = 1.0
 _TRACES_PATH: Final = "/v1/traces"
 
 
-def traces_url(endpoint: str) -> str:
-    """Where spans are posted: an endpoint without a path gets the protocol's own, `/v1/traces`."""
-    path = urlsplit(endpoint).path
-    return endpoint.rstrip("/") + _TRACES_PATH if path in {"", "/"} else endpoint
+def traces_url(endpoint: str, *, base: bool = False) -> str:
+    """Where spans are posted: an endpoint without a path, or one that is the `base` of all signals, gets the protocol's `/v1/traces`."""
+    bare = urlsplit(endpoint).path in {"", "/"}
+    return endpoint.rstrip("/") + _TRACES_PATH if bare or base else endpoint
 
 
 class ExportProcessor(SpanProcessor):
@@ -73,6 +73,6 @@ class ExportProcessor(SpanProcessor):
             return False
 
 
-def exporter_for(endpoint: str, *, timeout: float) -> OTLPSpanExporter:
-    """An exporter that gives up on a batch after `timeout` seconds."""
-    return OTLPSpanExporter(endpoint=traces_url(endpoint), timeout=timeout)
+def exporter_for(url: str, *, timeout: float) -> OTLPSpanExporter:
+    """An exporter that posts to `url` and gives up on a batch after `timeout` seconds."""
+    return OTLPSpanExporter(endpoint=url, timeout=timeout)

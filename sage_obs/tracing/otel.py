@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextvars import Token
 from typing import Final
+from weakref import WeakSet
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -137,7 +138,7 @@ def _ids(found: SpanContext) -> tuple[str, str, bool]:
 
 _switch: Final = Switch()
 """One for the process, as a provider cannot be rid of it."""
-_switched: Final[set[int]] = set()
+_switched: Final[WeakSet[TracerProvider]] = WeakSet()
 
 
 def provider_for(resource: Resource, *, ratio: float) -> TracerProvider:
@@ -152,8 +153,8 @@ def provider_for(resource: Resource, *, ratio: float) -> TracerProvider:
 
 
 def _with_switch(provider: TracerProvider) -> TracerProvider:
-    if id(provider) not in _switched:
-        _switched.add(id(provider))
+    if provider not in _switched:
+        _switched.add(provider)
         provider.add_span_processor(_switch)
     return provider
 
