@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from sage_obs.cli.running import approver, coloured, exit_code, guarded, person, printer
 from sage_obs.conventions import RUNBOOK_INCIDENT, RUNBOOK_ROLLBACK, SERVICE
-from sage_obs.errors import ConfigError, ExitCode
+from sage_obs.errors import ConfigError
 from sage_obs.slo.windows import PROFILES
 from sage_obs.stack.state import DEFAULT_STATE, read_note
 
 if TYPE_CHECKING:
     from sage_obs.cli.world import Asked
-    from sage_obs.runbooks.journal import Event
     from sage_obs.runbooks.model import Runbook
-    from sage_obs.runbooks.progress import Progress, Start
-    from sage_obs.runbooks.records import Decision
+    from sage_obs.runbooks.progress import Start
     from sage_obs.runbooks.world import World
 
-_COLOURS: Final = {"pass": "green", "fail": "red", "REFUSES": "red", "unknown": "yellow", "allows": "green", "doing": "cyan"}
 _STATE = click.option(
     "--state", type=click.Path(path_type=Path, file_okay=False), default=DEFAULT_STATE, show_default=True, help="Where all state lives."
 )
@@ -97,35 +93,21 @@ def _run(
     parameters = {"service": service, "platform": platform, **_pairs(params)}
     asked = Asked(state, prometheus, targets, window, profile, parameters["platform"], parameters["service"])
     script = runs.script(name)
-    start = Start(name, parameters, automatic=False, profile=profile_of(asked, read_note(state)), by=_person())
-    world = open_world(asked, approve=_approver(yes=yes, ask=not non_interactive and not as_json))
+    start = Start(name, parameters, automatic=False, profile=profile_of(asked, read_note(state)), by=person())
+    world = open_world(asked, approve=approver(yes=yes, ask=not non_interactive and not as_json))
     if dry_run:
         return _preview(script, start, world, as_json=as_json)
-    return _code(_guarded(lambda: runs.execute(script, start, world, watch=_printer(as_json=as_json))))
+    return exit_code(guarded(lambda: runs.execute(script, start, world, watch=printer(as_json=as_json))))
 
 
 def _preview(script: Any, start: Start, world: World, *, as_json: bool) -> int:
     from sage_obs.runbooks import report, runs
 
-    progress = runs.preview(script, start, world, watch=_printer(as_json=True) if as_json else lambda _: None)
+    progress = runs.preview(script, start, world, watch=printer(as_json=True) if as_json else lambda _: None)
     if not as_json:
         for line in report.plan(progress, source=world.signals.name):
-            click.echo(_coloured(line))
-    return _code(progress)
-
-
-def _guarded(run: Callable[[], Progress]) -> Progress:
-    try:
-        return run()
-    except KeyboardInterrupt:
-        click.echo("\nStopped where it was. `sage-obs runbook resume latest` goes on from there.", err=True)
-        raise
-
-
-def _code(progress: Progress) -> int:
-    if progress.waiting:
-        return ExitCode.WAITING_FOR_APPROVAL
-    return progress.outcome.exit_code if progress.outcome else ExitCode.RESUMABLE
+            click.echo(coloured(line))
+    return exit_code(progress)
 
 
 def _pairs(params: tuple[str, ...]) -> dict[str, str]:
@@ -136,54 +118,6 @@ def _pairs(params: tuple[str, ...]) -> dict[str, str]:
             raise ConfigError(f"`--param {text}` is not NAME=VALUE.", hint="For example --param to=1.2.0.")
         pairs[name] = value
     return pairs
-
-
-def _person() -> str:
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "a person"
-
-
-def _approver(*, yes: bool, ask: bool) -> Callable[[Decision], bool | None]:
-    def approve(decision: Decision) -> bool | None:
-        if yes:
-            return True
-        if not ask or not sys.stdin.isatty():
-            return None
-        return _confirm(decision)
-
-    return approve
-
-
-def _confirm(decision: Decision) -> bool:
-    from sage_obs.runbooks import report
-
-    for line in report.decision(decision):
-        click.echo(_coloured(line))
-    return click.confirm("Go back?", default=False)
-
-
-def _printer(*, as_json: bool) -> Callable[[Event], None]:
-    from sage_obs.runbooks import report
-
-    def show(event: Event) -> None:
-        text = json.dumps(event.line(), sort_keys=True) if as_json else _coloured(report.line(event))
-        if text:
-            click.echo(text)
-
-    return show
-
-
-def _coloured(line: str) -> str:
-    """A line with its verdict in colour; click leaves colours out where the output is no terminal."""
-    words = line.split(maxsplit=2)
-    found = next((word for word in words[:2] if word in _COLOURS), None)
-    if found is None or os.environ.get("NO_COLOR"):
-        return line
-    return line.replace(found, click.style(found, fg=_COLOURS[found]), 1)
 
 
 @command.command("resume")
@@ -202,8 +136,8 @@ def resume_(*, run: str, yes: bool, non_interactive: bool, as_json: bool, state:
     if start is None:
         raise ConfigError(f"The run {folder.name} was never started.", hint="Nothing was changed by it.")
     asked = _asked_again(start, state=state, profile=profile, **where)
-    world = open_world(asked, approve=_approver(yes=yes, ask=not non_interactive and not as_json))
-    return _code(_guarded(lambda: runs.resume(folder, world, by=_person(), watch=_printer(as_json=as_json))))
+    world = open_world(asked, approve=approver(yes=yes, ask=not non_interactive and not as_json))
+    return exit_code(guarded(lambda: runs.resume(folder, world, by=person(), watch=printer(as_json=as_json))))
 
 
 def _asked_again(
@@ -230,7 +164,7 @@ def status_(*, run: str | None, state: Path, as_json: bool) -> None:
     folder = runs.find(state, run)
     events = journal.read(folder)
     journal.verify(events, source=str(folder / journal.FILE))
-    show = _printer(as_json=as_json)
+    show = printer(as_json=as_json)
     for event in events:
         show(event)
 
@@ -256,13 +190,16 @@ def _show_run(folder: Path, *, as_json: bool) -> None:
 @_JSON
 def postmortem_(*, run: str, state: Path, as_json: bool) -> None:
     """Draft a run's post-mortem from its journal and print it."""
-    from sage_obs.runbooks import journal, postmortem, runs
+    from sage_obs.runbooks import journal, runs
+    from sage_obs.runbooks.postmortem import draft
+    from sage_obs.runbooks.postmortem_text import as_json as to_json
+    from sage_obs.runbooks.postmortem_text import as_markdown
 
     folder = runs.find(state, run)
     events = journal.read(folder)
     journal.verify(events, source=str(folder / journal.FILE))
-    draft = postmortem.draft(events)
-    click.echo(postmortem.as_json(draft) if as_json else postmortem.as_markdown(draft), nl=False)
+    found = draft(events)
+    click.echo(to_json(found) if as_json else as_markdown(found), nl=False)
 
 
 @command.command("list")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sage_obs.runbooks import postmortem
+from sage_obs.runbooks import postmortem_text
 from sage_obs.runbooks.journal import Event, EventType, Log
 from sage_obs.runbooks.model import READING, Effect, Kind, Next, Outcome, Runbook, Step, flatten
 from sage_obs.runbooks.progress import Progress, advance, fold
@@ -101,7 +101,7 @@ class Engine:
 
     def _handler(self, step: Step) -> Handler:
         if step.kind is Kind.POSTMORTEM:
-            return lambda now: postmortem.step(self._log.events, now)
+            return lambda now: postmortem_text.step(self._log.events, now)
         return HANDLERS[step.kind, step.use]
 
     def _late(self, step: Step) -> Result | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sage_obs.errors import JournalError
-from sage_obs.runbooks import journal, postmortem, runs
+from sage_obs.runbooks import journal, postmortem, postmortem_text, runs
 from tests.support.runbooks import FAILING, Scene
 
 
@@ -35,16 +35,16 @@ def test_times_are_computed_from_the_journal(tmp_path: Path) -> None:
     assert mitigated is not None
     assert verified is not None
     assert verified - mitigated == pytest.approx(scene.windows.bake)
-    seconds = json.loads(postmortem.as_json(draft))["seconds"]
+    seconds = json.loads(postmortem_text.as_json(draft))["seconds"]
     assert seconds == {"deployed_to_detected": 5.0, "detected_to_mitigated": mitigated, "detected_to_verified": verified}
 
 
 def test_the_root_cause_is_left_to_people_and_gaps_are_shown(tmp_path: Path) -> None:
     """Nothing is invented: no cause, and what could not be captured is listed with its reason."""
     draft = postmortem.draft(_ran(Scene(tmp_path)))
-    text = postmortem.as_markdown(draft)
-    assert text.count(postmortem.TO_WRITE) == 2
-    assert json.loads(postmortem.as_json(draft))["root_cause"] is None
+    text = postmortem_text.as_markdown(draft)
+    assert text.count(postmortem_text.TO_WRITE) == 2
+    assert json.loads(postmortem_text.as_json(draft))["root_cause"] is None
     assert any(gap.startswith("Not captured: metrics of agent-1 (ConnectError") for gap in draft.gaps)
 
 
@@ -70,7 +70,7 @@ def test_a_refused_run_restored_nothing(tmp_path: Path) -> None:
 def test_it_is_written_from_the_journal_only(tmp_path: Path) -> None:
     """The same journal gives the same text, wherever and whenever it is drafted."""
     events = _ran(Scene(tmp_path))
-    assert postmortem.as_markdown(postmortem.draft(events)) == postmortem.as_markdown(postmortem.draft(list(events)))
+    assert postmortem_text.as_markdown(postmortem.draft(events)) == postmortem_text.as_markdown(postmortem.draft(list(events)))
     with pytest.raises(JournalError, match="empty"):
         postmortem.draft(())
 
@@ -81,6 +81,6 @@ def test_a_bar_in_a_text_does_not_break_the_table(tmp_path: Path) -> None:
     scene.platform.command = lambda target: ("deploy", target.version, "|", "tee")  # type: ignore[method-assign]
     events = _ran(scene)
     assert any("| tee" in str(event.data.get("command", "")).replace("', '", " ") for event in events)
-    rows = [line for line in postmortem.as_markdown(postmortem.draft(events)).splitlines() if line.startswith("| 1970")]
+    rows = [line for line in postmortem_text.as_markdown(postmortem.draft(events)).splitlines() if line.startswith("| 1970")]
     assert rows
     assert all(row.replace("\\|", "").count("|") == 4 for row in rows)
