@@ -21,10 +21,7 @@ class _Terminal(io.StringIO):
 
 @pytest.mark.parametrize(("typed", "answer"), [("y\n", True), ("n\n", False), ("\n", False)], ids=["yes", "no", "return"])
 def test_a_person_at_a_terminal_is_shown_the_plan_and_asked(
-    typed: str,
-    answer: bool,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],  # noqa: FBT001 - a parameter of the table
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, typed: str, answer: bool
 ) -> None:
     """From where to where and by which command; only a yes is a yes."""
     monkeypatch.setattr("sys.stdin", _Terminal(typed))
