@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from sage_obs.errors import SageObsError
 from sage_obs.health.board import board
-from sage_obs.integrations.asgi import Operation, RequestMiddleware, unmatched
+from sage_obs.integrations.asgi import RequestMiddleware, unmatched
+from sage_obs.integrations.exchange import Operation
 from sage_obs.layer import Layer, Libraries, Plan, Status
 from sage_obs.settings import Settings
 

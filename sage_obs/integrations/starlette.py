@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from sage_obs.health.board import board
-from sage_obs.integrations.asgi import Receive, RequestMiddleware, Scope, Send
+from sage_obs.integrations.asgi import RequestMiddleware
+from sage_obs.integrations.exchange import Receive, Scope, Send
 from sage_obs.integrations.patch import Patch
 from sage_obs.integrations.routes import RouteTable
 
