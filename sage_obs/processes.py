@@ -1,4 +1,4 @@
-"""Child processes that never outlive their parent, write to a log file, and are stopped by their own pid."""
+"""Child processes that are told to end when their parent dies, write to a log file, and are stopped by their own pid."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ _LISTEN_FD: Final = 3
 
 @dataclass(slots=True)
 class Process:
-    """A running child. `started_at` is Unix time; `log` receives its stdout and stderr."""
+    """A running child. `started_at` is Unix time; `log` receives its stdout and stderr, from byte `log_offset` on."""
 
     name: str
     popen: subprocess.Popen[bytes]
     log: Path
+    log_offset: int
     started_at: float = field(default_factory=time.time)
 
     @property
@@ -44,11 +45,12 @@ class Process:
             self.popen.send_signal(number)
 
     def tail(self, lines: int = 5) -> str:
-        """The last lines of its log."""
+        """The last lines it wrote to its log."""
         try:
-            return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+            written = self.log.read_bytes()[self.log_offset :]
         except OSError:
             return ""
+        return "\n".join(written.decode(errors="replace").splitlines()[-lines:])
 
     def ending(self) -> str:
         """How it ended, in words: `exited with code 1`, `was ended by SIGKILL`."""
@@ -83,6 +85,7 @@ def spawn(
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
         with log.open("ab") as output:
+            offset = output.tell()
             popen = subprocess.Popen(
                 list(command),
                 stdin=subprocess.DEVNULL,
@@ -96,7 +99,7 @@ def spawn(
             )
     except OSError as exc:
         raise UnavailableError(f"Cannot start {name}: {exc.strerror} ({command[0]}).") from exc
-    return Process(name, popen, log)
+    return Process(name, popen, log, offset)
 
 
 def _prepare(listener: int | None, parent: int) -> Callable[[], None]:

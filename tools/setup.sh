@@ -19,6 +19,11 @@ if [ -z "$python" ]; then
     exit 2
 fi
 
+if [ -e "$venv" ] && [ ! -e "$venv/pyvenv.cfg" ] && [ -n "$(ls -A "$venv")" ]; then
+    echo "$venv exists and is not a virtual environment. Remove it, or name another folder: make VENV=DIR" >&2
+    exit 2
+fi
+
 if [ ! -x "$venv/bin/python" ] || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     if ! "$python" -c "import ensurepip" 2>/dev/null; then
         if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

@@ -13,7 +13,7 @@ from sage_obs.cli import entry
 _COMMANDS: Final = {
     "alerts": ("sage_obs.cli.alerts", "Recording rules, rollback triggers and Alertmanager's configuration."),
     "dashboards": ("sage_obs.cli.dashboards", "Grafana dashboards as code."),
-    "drill": ("sage_obs.cli.drill", "Break a running stack on purpose and score the way back."),
+    "drill": ("sage_obs.cli.drill", "Break a stack of its own on purpose and score the way back."),
     "release": ("sage_obs.cli.release", "The releases of the local platform and what is known of them."),
     "responder": ("sage_obs.cli.responder", "Answer Alertmanager by running runbooks."),
     "runbook": ("sage_obs.cli.runbook", "Executable runbooks: incident, rollback."),

@@ -35,12 +35,16 @@ def command(*, name: str, state: Path, as_json: bool) -> int:
     from sage_obs.stack.drills import DRILLS
 
     if name == "list":
+        if as_json:
+            for drill in DRILLS.values():
+                click.echo(json.dumps({"drill": drill.name, "title": drill.title}))
+            return ExitCode.OK
         print_table(("drill", "what it does"), [(drill.name, drill.title) for drill in DRILLS.values()])
         return ExitCode.OK
     if name not in DRILLS:
         raise ConfigError(f"There is no drill `{name}`.", hint=f"There are: {', '.join(DRILLS)}.")
     folder = state / "drills" / f"{name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
-    with stopped_by_signals():
+    with stopped_by_signals(ExitCode.INTERRUPTED):
         result = conduct(DRILLS[name], options_for(folder, tools=state), say=lambda text: click.echo(text, err=True))
     if as_json:
         click.echo(json.dumps(asdict(result)))

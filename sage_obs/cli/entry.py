@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -28,6 +29,10 @@ def run(command: click.Command, arguments: list[str], *, name: str) -> int:
             click.echo(f"  {exc.hint}", err=True)
         return exc.exit_code
     except BrokenPipeError:
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
         return ExitCode.OK
+    except OSError as exc:
+        about = f" {exc.filename}" if exc.filename else ""
+        click.echo(f"Error: {name} cannot go on: {exc.strerror or exc}{about}.", err=True)
+        return ExitCode.FAILED
     return result if isinstance(result, int) else ExitCode.OK

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -11,8 +12,9 @@ from typing import Final
 import click
 
 from sage_obs.cli.output import print_table
+from sage_obs.cli.up import read_config
 from sage_obs.conventions import SERVICE
-from sage_obs.errors import ExitCode
+from sage_obs.errors import ExitCode, PlatformError
 from sage_obs.platforms.base import Platform, Release
 from sage_obs.platforms.ledger import Standing
 from sage_obs.platforms.select import open_ledger, open_platform, platform_root
@@ -45,8 +47,23 @@ def list_releases(*, state: Path, service: str, as_json: bool) -> None:
         if as_json:
             click.echo(json.dumps({**_fields(release), "standing": standing, "desired": is_desired}))
         for_table.append(("*" if is_desired else "", release.version, standing.value, _when(release.deployed_at), release.digest[:19]))
+    for version, why in _corrupt(state, service):
+        if as_json:
+            click.echo(json.dumps({"version": version, "standing": "corrupt", "desired": False}))
+        for_table.append(("", version, "corrupt", "", why))
     if not as_json:
         print_table(("", "version", "standing", "deployed", "digest"), for_table)
+
+
+def _corrupt(state: Path, service: str) -> Iterator[tuple[str, str]]:
+    """Release folders that cannot be used, and why."""
+    from sage_obs.platforms.local import releases
+
+    for version in releases.versions(platform_root(state, service)):
+        try:
+            releases.load(platform_root(state, service), version)
+        except PlatformError as exc:
+            yield version, exc.message
 
 
 def _fields(release: Release) -> dict[str, object]:
@@ -69,7 +86,7 @@ def create(*, version: str, config: Path, state: Path, service: str) -> None:
     from sage_obs.platforms.local import releases
     from sage_obs.stack.up import AGENT_COMMAND
 
-    release = releases.create(platform_root(state, service), version, command=AGENT_COMMAND, files={"config.yaml": config.read_text()})
+    release = releases.create(platform_root(state, service), version, command=AGENT_COMMAND, files={"config.yaml": read_config(config)})
     click.echo(f"{release.version} {release.digest}")
 
 

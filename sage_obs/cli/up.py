@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
     from sage_obs.stack.up import Stack
 
 
+def _finite(_: click.Context, __: click.Parameter, value: float) -> float:
+    if not math.isfinite(value):
+        raise click.BadParameter("expected a finite number")
+    return value
+
+
 @click.command("up")
 @click.option(
     "--state", type=click.Path(path_type=Path, file_okay=False), default=DEFAULT_STATE, show_default=True, help="Where all state lives."
@@ -36,9 +43,9 @@ if TYPE_CHECKING:
     "--port", "ports", multiple=True, metavar="NAME=N", help="The port of one part: agent, metrics, prometheus, alertmanager, responder."
 )
 @click.option("--config", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="The agent's configuration file.")
-@click.option("--version", default="", help="The name of the release made of it.  [default: the installed version]")
+@click.option("--version", default="", help="The name of the release made of it, or of one that is stored.")
 @click.option("--traffic/--no-traffic", default=True, show_default=True, help="Send a little traffic to the agent.")
-@click.option("--rate", type=click.FloatRange(0.1, 200), default=40, show_default=True, help="Messages a second.")
+@click.option("--rate", type=click.FloatRange(0.1, 200), default=40, callback=_finite, show_default=True, help="Messages a second.")
 @click.option("--json", "as_json", is_flag=True, help="Print what runs where as JSON, one object a line.")
 def command(
     *,
@@ -55,20 +62,21 @@ def command(
     """Start the whole stack on this machine and keep it running until Ctrl-C.
 
     The agent, Prometheus with our rules, Alertmanager, the responder and a bounded traffic generator. If one of them dies, all stop.
+    Without --config and --version the agent goes on with the release that ran last, else with that of the installed version.
     """
-    from sage_obs.stack.up import DEFAULT_CONFIG, Options, Stack
+    from sage_obs.stack.up import Options, Stack
 
     options = Options(
         state=state,
         windows=PROFILES[profile],
         policy=policy,
         ports=parse_ports(ports),
-        config=config.read_text() if config else DEFAULT_CONFIG,
+        config=read_config(config) if config else None,
         version=version,
         traffic=traffic,
         rate=rate,
     )
-    with stopped_by_signals(), Stack(options, say=lambda text: click.echo(text, err=True)) as stack:
+    with stopped_by_signals(ExitCode.OK), Stack(options, say=lambda text: click.echo(text, err=True)) as stack:
         _show(stack, as_json=as_json)
         click.echo("Ctrl-C stops everything.", err=True)
         while True:
@@ -83,7 +91,7 @@ def parse_ports(pairs: tuple[str, ...]) -> dict[str, int]:
     ports = {}
     for pair in pairs:
         name, _, number = pair.partition("=")
-        if name not in PORTS or not number.isdigit() or int(number) > MAX_PORT:
+        if name not in PORTS or not (number.isascii() and number.isdecimal()) or int(number) > MAX_PORT:
             raise ConfigError(
                 f"`--port {pair}` is not NAME=N.", hint=f"Names: {', '.join(PORTS)}. Ports: 0 to 65535, where 0 means any free one."
             )
@@ -91,9 +99,17 @@ def parse_ports(pairs: tuple[str, ...]) -> dict[str, int]:
     return ports
 
 
+def read_config(path: Path) -> str:
+    """The text of a configuration file. Raises ConfigError where it cannot be read."""
+    try:
+        return path.read_text()
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{path} is not UTF-8 text.") from exc
+
+
 @contextmanager
-def stopped_by_signals() -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into an orderly end: what is inside is left, cleaned up, and the command exits with 0."""
+def stopped_by_signals(code: ExitCode) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into an orderly end: what is inside is left, cleaned up, and the command exits with `code`."""
 
     def end(*_: object) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -105,7 +121,7 @@ def stopped_by_signals() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         click.echo("Stopped.", err=True)
-        raise click.exceptions.Exit(ExitCode.OK) from None
+        raise click.exceptions.Exit(code) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -24,7 +24,10 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One running copy: what it runs and where it answers. `ready` is what the platform's own health gate last saw."""
+    """One running copy: what it runs and where it answers. `ready` is what the platform's own health gate last saw.
+
+    One that is `draining` was told to end and may still be answering what it had begun.
+    """
 
     name: str
     version: str
@@ -35,6 +38,7 @@ class Instance:
     ready: bool
     log: str
     started_at: float
+    draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)

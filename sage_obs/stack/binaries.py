@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +41,8 @@ NAMES: Final = tuple(_BINARIES)
 """What `find` knows."""
 
 
-def find(name: str, *, state: Path = DEFAULT_STATE) -> Path:
-    """The path of one of `NAMES`, fetched into `state`/bin if it is not on PATH.
+def find(name: str, *, state: Path = DEFAULT_STATE, say: Callable[[str], None] = lambda _: None) -> Path:
+    """The path of one of `NAMES`, fetched into `state`/bin if it is not on PATH; `say` hears of it before it takes long.
 
     Raises UnavailableError, saying what to install, where it cannot be had.
     """
@@ -53,6 +53,7 @@ def find(name: str, *, state: Path = DEFAULT_STATE) -> Path:
     with _exclusive(folder):
         found = _unpacked(binary, folder)
         if found is None:
+            say(f"{binary.package}: not on PATH, fetching Debian's package into {folder}")
             _fetch(binary.package, folder)
             found = _unpacked(binary, folder)
     if found is None:

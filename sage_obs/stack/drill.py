@@ -20,7 +20,8 @@ from sage_obs.errors import JournalError, SageObsError
 from sage_obs.platforms.ledger import Standing
 from sage_obs.platforms.local import releases
 from sage_obs.platforms.select import open_ledger, platform_root
-from sage_obs.runbooks.journal import read, verify
+from sage_obs.runbooks.journal import EventType, read, verify
+from sage_obs.runbooks.model import Outcome
 from sage_obs.slo.triggers import ERROR_RATE
 from sage_obs.slo.windows import DRILL, Windows
 from sage_obs.stack.drills import BAD_VERSION, GOOD_VERSION, Drill
@@ -67,8 +68,8 @@ class Result:
 
 
 @dataclass(slots=True)
-class _Course:
-    """What is known while the drill goes on."""
+class Course:
+    """What is known while the drill goes on. Times are Unix times."""
 
     deployed_at: float = 0.0
     first_bad: float | None = None
@@ -78,6 +79,21 @@ class _Course:
     moments: Moments = field(default_factory=Moments)
 
 
+@dataclass(frozen=True, slots=True)
+class Aftermath:
+    """What is seen once the run has ended.
+
+    The versions that still run, whether the platform has converged, the last seconds of traffic, how many messages had to be sent
+    twice in all, and how each run of a runbook ended.
+    """
+
+    running: tuple[str, ...]
+    converged: bool
+    account: tuple[Second, ...]
+    retried: int
+    runs: tuple[str, ...]
+
+
 def conduct(drill: Drill, options: Options, *, say: Callable[[str], None]) -> Result:
     """Start a stack, prove the good release, deploy the bad one, wait for the rollback, score it, stop the stack.
 
@@ -85,7 +101,7 @@ def conduct(drill: Drill, options: Options, *, say: Callable[[str], None]) -> Re
     """
     with Stack(options, say=say) as stack:
         _prove_good(stack, say=say)
-        course = _Course(deployed_at=time.time())
+        course = Course(deployed_at=time.time())
         _deploy_bad(stack, drill)
         say(f"{BAD_VERSION} is deployed: {drill.title}")
         try:
@@ -97,7 +113,7 @@ def conduct(drill: Drill, options: Options, *, say: Callable[[str], None]) -> Re
 
 def options_for(state: Path, *, tools: Path, windows: Windows = DRILL) -> Options:
     """A stack of the drill's own: any free ports, fast windows, a responder that is started again when it dies."""
-    return Options(state=state, windows=windows, policy="any", version=GOOD_VERSION, restart_responder=True, tools=tools)
+    return Options(state=state, windows=windows, policy="any", version=GOOD_VERSION, restart_responder=True, tools=tools, degraded=False)
 
 
 def _prove_good(stack: Stack, *, say: Callable[[str], None]) -> None:
@@ -118,7 +134,7 @@ def _deploy_bad(stack: Stack, drill: Drill) -> None:
     stack.platform.deploy(stack.platform.release(BAD_VERSION), by="sage-obs drill")
 
 
-def _watch(stack: Stack, drill: Drill, course: _Course, *, say: Callable[[str], None]) -> None:
+def _watch(stack: Stack, drill: Drill, course: Course, *, say: Callable[[str], None]) -> None:
     """Follow the run until it has ended and a little traffic has been seen after it."""
     before = set(runs(stack.state))
 
@@ -135,7 +151,7 @@ def _watch(stack: Stack, drill: Drill, course: _Course, *, say: Callable[[str], 
     stack.wait(lambda: len(read_account(stack.layout.account)) >= seconds, what="traffic after the run")
 
 
-def _look(stack: Stack, course: _Course, before: set[Path], *, say: Callable[[str], None]) -> None:
+def _look(stack: Stack, course: Course, before: set[Path], *, say: Callable[[str], None]) -> None:
     """Take in what is new: the first bad response, the run, its moments."""
     if course.first_bad is None:
         course.first_bad = _first_bad(read_account(stack.layout.account), course.deployed_at)
@@ -153,16 +169,23 @@ def _first_bad(account: list[Second], since: float) -> float | None:
     return next((second.first_bad for second in account if second.first_bad >= since and second.bad), None)
 
 
-def _score(stack: Stack, drill: Drill, course: _Course) -> Result:
+def _score(stack: Stack, drill: Drill, course: Course) -> Result:
     since = _clock(course.first_bad)
-    verified = since(course.moments.verified)
-    checks = tuple(_checks(stack, course, verified))
+    described = stack.platform.describe()
+    aftermath = Aftermath(
+        running=tuple(one.version for one in described.instances),
+        converged=described.converged,
+        account=tuple(read_account(stack.layout.account)[-_SETTLE:]),
+        retried=sum(second.retried for second in read_account(stack.layout.account)),
+        runs=tuple(_outcome(folder) for folder in runs(stack.state)),
+    )
+    checks = tuple(judge(drill, course, aftermath))
     return Result(
         drill=drill.name,
         passed=all(check.passed for check in checks),
         detected_seconds=since(course.moments.started),
         mitigated_seconds=since(course.moments.converged),
-        verified_seconds=verified,
+        verified_seconds=since(course.moments.verified),
         timeline=tuple(_timeline(course)),
         checks=checks,
         run=str(course.run or ""),
@@ -170,11 +193,16 @@ def _score(stack: Stack, drill: Drill, course: _Course) -> Result:
     )
 
 
+def _outcome(folder: Path) -> str:
+    ended = (event.data.get("outcome") for event in events(folder) if event.type is EventType.RUN_FINISHED)
+    return str(next(ended, "unfinished"))
+
+
 def _clock(zero: float | None) -> Callable[[float | None], float | None]:
     return lambda at: None if zero is None or at is None else round(at - zero, 2)
 
 
-def _timeline(course: _Course) -> Iterator[Mark]:
+def _timeline(course: Course) -> Iterator[Mark]:
     found = (
         (course.first_bad, "first bad response"),
         (course.moments.started, "detected: Alertmanager has called, the run starts"),
@@ -189,23 +217,37 @@ def _timeline(course: _Course) -> Iterator[Mark]:
         yield from (Mark(round(at - zero, 2), what) for at, what in sorted((at, what) for at, what in found if at is not None))
 
 
-def _checks(stack: Stack, course: _Course, verified: float | None) -> Iterator[Check]:
+def judge(drill: Drill, course: Course, after: Aftermath) -> Iterator[Check]:
+    """Everything that must be true at the end of a drill."""
     yield Check("the drill ran to its end", not course.trouble, course.trouble or "yes")
-    described = stack.platform.describe()
-    versions = ", ".join(one.version for one in described.instances) or "nothing"
-    yield Check("the bad release is gone", described.converged and versions == GOOD_VERSION, f"{versions} runs")
-    yield _error_rate_is_back(read_account(stack.layout.account)[-_SETTLE:])
+    running = ", ".join(after.running) or "nothing"
+    yield Check("the bad release is gone", after.converged and after.running == (GOOD_VERSION,), f"{running} runs")
+    yield _error_rate_is_back(after)
+    ended = ", ".join(after.runs) or "none"
+    yield Check("one run, which ended well", after.runs == (Outcome.OK.value,), ended)
+    if drill.kill_responder:
+        yield _killed_in_the_middle(course)
     yield _journal_is_intact(course.run)
     yield _postmortem_names(course.run)
+    verified = _clock(course.first_bad)(course.moments.verified)
     in_time = verified is not None and verified < LIMIT_SECONDS
     yield Check(f"verified in under {LIMIT_SECONDS:g} s", in_time, "never" if verified is None else f"{verified:.1f} s")
 
 
-def _error_rate_is_back(account: list[Second]) -> Check:
-    sent, bad = sum(second.sent for second in account), sum(second.bad for second in account)
+def _killed_in_the_middle(course: Course) -> Check:
+    asked, killed, converged = course.moments.asked, course.killed_at, course.moments.converged
+    known = asked is not None and killed is not None and converged is not None
+    passed = known and asked <= killed < converged  # type: ignore[operator]
+    return Check(
+        "the responder was killed in the middle of the rollback", passed, "between asking and converging" if passed else "it was not"
+    )
+
+
+def _error_rate_is_back(after: Aftermath) -> Check:
+    sent, bad = sum(second.sent for second in after.account), sum(second.bad for second in after.account)
     share = bad / sent if sent else 1.0
-    seen = f"{bad} of the last {sent} requests failed"
-    return Check("the error rate is back", len(account) == _SETTLE and sent > 0 and share <= ERROR_RATE.threshold, seen)
+    seen = f"{bad} of the last {sent} requests failed" + (f", {after.retried} were sent twice at a switch" if after.retried else "")
+    return Check("the error rate is back", len(after.account) == _SETTLE and sent > 0 and share <= ERROR_RATE.threshold, seen)
 
 
 def _journal_is_intact(run: Path | None) -> Check:
@@ -228,5 +270,5 @@ def _postmortem_names(run: Path | None) -> Check:
     except (OSError, ValueError) as exc:
         return Check(name, passed=False, seen=f"it cannot be read ({type(exc).__name__})")
     bad, good = data.get("bad_release"), data.get("good_release")
-    named = bad == BAD_VERSION and good == GOOD_VERSION and BAD_VERSION in text
+    named = bad == BAD_VERSION and good == GOOD_VERSION and BAD_VERSION in text and GOOD_VERSION in text
     return Check(name, passed=named, seen=f"from {bad} back to {good}")

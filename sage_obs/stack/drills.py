@@ -18,7 +18,7 @@ _FAILING_CONFIG: Final = f"""\
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """A fault to inject into a running stack.
+    """A fault to inject into a stack.
 
     `config` is the agent's configuration in the bad release. `kill_responder` says whether the responder is ended with SIGKILL
     between asking for the rollback and seeing it done.

@@ -39,24 +39,31 @@ class Ports:
             return _any_port(self._given)
         if wanted not in self._given and is_free(wanted):
             return wanted
-        if self.policy == "next":
-            return next(port for port in range(wanted + 1, MAX_PORT + 1) if port not in self._given and is_free(port))
-        raise UnavailableError(
-            f"Port {wanted}, wanted for {name}, is taken by {owner(wanted)}.",
+        above = range(wanted + 1, MAX_PORT + 1) if self.policy == "next" else ()
+        found = next((port for port in above if port not in self._given and is_free(port)), None)
+        if found is None:
+            raise self._taken(name, wanted)
+        return found
+
+    def _taken(self, name: str, wanted: int) -> UnavailableError:
+        by = "another part of this stack" if wanted in self._given else owner(wanted)
+        none_above = " and no port above it is free" if self.policy == "next" else ""
+        return UnavailableError(
+            f"Port {wanted}, wanted for {name}, is taken by {by}{none_above}.",
             hint=f"Stop it, pass --port {name}=N, or --ports next to take the next free one.",
         )
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on this port of the loopback address now."""
+    """Whether a server could listen on this port of the loopback address now. Raises UnavailableError where we may not use it."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((_HOST, port))
         except OSError as exc:
-            if exc.errno in (errno.EADDRINUSE, errno.EACCES):
+            if exc.errno == errno.EADDRINUSE:
                 return False
-            raise
+            raise UnavailableError(f"Port {port} cannot be used: {exc.strerror}.", hint="Choose one above 1023.") from exc
     return True
 
 

@@ -1,4 +1,4 @@
-"""Where a stack keeps its files, and the note a running stack leaves for other commands.
+"""Where a stack keeps its files, its lock, and the note a running stack leaves for other commands.
 
 Everything lives under one state folder (`.sage-obs/` unless told otherwise):
 `stack.json`, `platform/`, `prometheus/`, `alertmanager/`, `runs/`, `locks/`, `logs/`, `bin/`.
@@ -6,16 +6,21 @@ Everything lives under one state folder (`.sage-obs/` unless told otherwise):
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from sage_obs.files import replace_text
+from sage_obs.errors import LockHeldError
+from sage_obs.files import is_locked, replace_text
 
 DEFAULT_STATE: Final = Path(".sage-obs")
 _NOTE: Final = "stack.json"
+_LOCK: Final = "up.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +40,31 @@ class StackNote:
 
 
 def read_note(state: Path) -> StackNote | None:
-    """The note of the stack that runs on this state folder, None where there is none or its supervisor is gone."""
+    """The note of the stack that runs on this state folder, None where none does: a stack holds the folder's lock while it lives."""
+    if not is_locked(state / _LOCK):
+        return None
     try:
-        note = StackNote(**json.loads((state / _NOTE).read_text()))
-        os.kill(note.pid, 0)
+        return StackNote(**json.loads((state / _NOTE).read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    return note
 
 
 def remove_note(state: Path) -> None:
     """Take the note away when the stack stops."""
     (state / _NOTE).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def exclusive(state: Path) -> Iterator[None]:
+    """Be the one stack on a state folder while inside. Raises LockHeldError naming the other, OSError."""
+    with (state / _LOCK).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            lock.seek(0)
+            message = f"A stack already runs on {state} (pid {lock.read().strip()})."
+            raise LockHeldError(message, hint="Stop it with Ctrl-C there, or choose another folder with --state.") from exc
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import http.client
 import json
+import math
 import signal
 import sys
 import threading
@@ -27,11 +28,16 @@ _QUESTIONS: Final = ("What changed in the last release?", "Summarise the inciden
 
 @dataclass(frozen=True, slots=True)
 class Second:
-    """What one second of traffic met. `at` is the Unix time at its end; `first_bad` that of its first failure, 0 if there was none."""
+    """What one second of traffic met.
+
+    `at` is the Unix time at its end; `first_bad` that of its first failure, 0 if there was none. `retried` messages were sent again
+    over a new connection, because the server had closed the kept one as they were sent.
+    """
 
     at: float
     sent: int
     bad: int
+    retried: int
     first_bad: float
 
 
@@ -40,8 +46,13 @@ class Account:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._sent = self._bad = 0
+        self._sent = self._bad = self._retried = 0
         self._first_bad = 0.0
+
+    def retry(self) -> None:
+        """Count a message that has to be sent again."""
+        with self._lock:
+            self._retried += 1
 
     def add(self, *, good: bool) -> None:
         """Count one answer."""
@@ -54,8 +65,8 @@ class Account:
     def close_second(self) -> Second:
         """The counts since the last call."""
         with self._lock:
-            second = Second(time.time(), self._sent, self._bad, self._first_bad)
-            self._sent = self._bad = 0
+            second = Second(time.time(), self._sent, self._bad, self._retried, self._first_bad)
+            self._sent = self._bad = self._retried = 0
             self._first_bad = 0.0
         return second
 
@@ -92,6 +103,7 @@ class Sender(threading.Thread):
                 self._connection.close()
                 if fresh:
                     return False
+                self._account.retry()
             except (OSError, http.client.HTTPException):
                 self._connection.close()
                 return False
@@ -121,7 +133,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3600.0, help="how long to send")
     parser.add_argument("--account", type=Path, required=True, help="where to write a line a second")
     options = parser.parse_args()
-    rate, workers = min(max(options.rate, 0.1), MAX_RATE), 8
+    rate, workers = min(max(options.rate, 0.1), MAX_RATE) if math.isfinite(options.rate) else 1.0, 8
     stop, account = threading.Event(), Account()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     for number in range(workers):

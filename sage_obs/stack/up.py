@@ -7,7 +7,7 @@ table says is always true.
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import hashlib
 import os
 import socket
 import time
@@ -15,20 +15,22 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import Final, Self, TextIO
+from typing import Final, Self
 
 from sage_obs.conventions import SERVICE
-from sage_obs.errors import LockHeldError, UnavailableError
+from sage_obs.errors import PlatformError, UnavailableError
+from sage_obs.platforms.base import Release
+from sage_obs.platforms.ledger import Standing
 from sage_obs.platforms.local import releases
 from sage_obs.platforms.local.driver import LocalPlatform
 from sage_obs.platforms.local.supervisor import Host, LocalSupervisor, answers
-from sage_obs.platforms.select import platform_root
+from sage_obs.platforms.select import open_ledger, platform_root
 from sage_obs.processes import Process, spawn, stop
 from sage_obs.slo.windows import PRODUCTION, Windows
 from sage_obs.stack import binaries, parts
 from sage_obs.stack.parts import Layout, Part
 from sage_obs.stack.ports import Policy, Ports, is_free
-from sage_obs.stack.state import DEFAULT_STATE, StackNote, remove_note
+from sage_obs.stack.state import DEFAULT_STATE, StackNote, exclusive, remove_note
 
 AGENT_COMMAND: Final = ("python", "-m", "sage_agent", "serve", "--config", "{release}/config.yaml")
 DEFAULT_CONFIG: Final = """\
@@ -42,6 +44,8 @@ READY_TIMEOUT: Final = 30.0
 """Seconds a part may take to be ready."""
 _TICK: Final = 0.05
 _GRACE: Final = 5.0
+_DEATHS: Final = 3
+_DEATHS_WITHIN: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +53,22 @@ class Options:
     """What `sage-obs up` was asked for.
 
     `ports` overrides `parts.PORTS` by name. `config` is the text of the agent's configuration file and `version` the name of the
-    release made of it. `rate` is in messages a second. `tools` is the state folder that keeps fetched binaries, if it is another.
+    release made of it; with neither, what the platform last wanted goes on. `rate` is in messages a second. `tools` is the state
+    folder that keeps fetched binaries, if it is another. With `degraded`, a missing Prometheus is no error.
     """
 
     state: Path = DEFAULT_STATE
     windows: Windows = PRODUCTION
     policy: Policy = "exact"
     ports: Mapping[str, int] = field(default_factory=dict)
-    config: str = DEFAULT_CONFIG
+    config: str | None = None
     version: str = ""
     traffic: bool = True
     rate: float = 40.0
     traffic_seconds: float = 3600.0
     restart_responder: bool = False
     tools: Path | None = None
+    degraded: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,7 @@ class Row:
 class _Child:
     part: Part
     process: Process
+    deaths: list[float] = field(default_factory=list)
 
 
 class Stack:
@@ -110,7 +117,7 @@ class Stack:
     def _start(self) -> None:
         """Start every part in the order of need. What is started is stopped in the opposite order."""
         self.state.mkdir(parents=True, exist_ok=True)
-        self._cleanup.enter_context(_exclusive(self.state))
+        self._cleanup.enter_context(exclusive(self.state))
         tools = self._tools()
         self.layout, listener = self._place()
         self._supervisor = self._start_agent(listener)
@@ -128,8 +135,11 @@ class Stack:
         """The two servers, or none of them: the degraded mode."""
         try:
             with self._phase("prometheus and alertmanager", "found"):
-                return {name: binaries.find(name, state=self.options.tools or self.state) for name in ("prometheus", "alertmanager")}
+                folder = self.options.tools or self.state
+                return {name: binaries.find(name, state=folder, say=self._say) for name in ("prometheus", "alertmanager")}
         except UnavailableError as exc:
+            if not self.options.degraded:
+                raise
             self._say(f"{exc} Going on without them: nothing will fire, and nothing is answered by itself.")
             return {}
 
@@ -149,31 +159,67 @@ class Stack:
     def _start_agent(self, listener: socket.socket) -> LocalSupervisor:
         host = Host(listener, self._next_ops_port, self.state / "logs", {"PYTHONUNBUFFERED": "1"})
         supervisor = LocalSupervisor(self._root, service=SERVICE, host=host, events=lambda text: self._say(f"agent: {text}"))
+        release = None if self._resumes() else self._made()
         self._cleanup.callback(supervisor.stop)
-        supervisor.step()
-        version = self.options.version or package_version("sage-obs")
-        releases.create(self._root, version, command=AGENT_COMMAND, files={"config.yaml": self.options.config})
-        self.platform.deploy(self.platform.release(version), by="sage-obs up")
+        supervisor.announce()
+        if release is not None:
+            self.platform.deploy(release, by="sage-obs up")
         self._supervisor = supervisor
         self.wait(lambda: self.platform.describe().converged, what="the agent", watch=self._agent_trouble)
         return supervisor
+
+    def _resumes(self) -> bool:
+        """Whether what the platform last wanted goes on: nothing else was asked for, it is intact, and not known to be bad."""
+        if self.options.config is not None or self.options.version:
+            return False
+        try:
+            desired = self.platform.describe().desired
+            if desired is None:
+                return False
+            self.platform.release(desired.version)
+        except PlatformError as exc:
+            self._say(f"agent: what ran last cannot go on: {exc.message}")
+            return False
+        if open_ledger(self.state, service=SERVICE).standing(desired.digest) is Standing.BAD:
+            self._say(f"agent: {desired.version} ran last and is known to be bad, so it does not go on")
+            return False
+        self._say(f"agent: going on with {desired.version}, which the platform last wanted")
+        return True
+
+    def _made(self) -> Release:
+        """The release that was asked for, or that of the installed version; stored if it is new."""
+        asked, config = self.options.version, self.options.config
+        if not (asked and config is None and asked in releases.versions(self._root)):
+            default = package_version("sage-obs")
+            name = asked or (default if config is None else f"{default}-{hashlib.sha256(config.encode()).hexdigest()[:8]}")
+            stored = releases.create(
+                self._root, name, command=AGENT_COMMAND, files={"config.yaml": DEFAULT_CONFIG if config is None else config}
+            )
+            asked = stored.version
+        return self.platform.release(asked)
 
     def _agent_trouble(self) -> str:
         described = self.platform.describe()
         return "" if described.in_progress or described.converged else described.detail
 
     def _next_ops_port(self) -> int:
-        """The metrics port while it is free; a release that starts beside another takes the next free one."""
+        """The metrics port while it is free; a release that starts beside another takes any other."""
         wanted = self.layout.ports["metrics"]
-        return wanted if is_free(wanted) else Ports("next").take("metrics", wanted)
+        return wanted if wanted and is_free(wanted) else Ports("any").take("metrics", 0)
 
     def _run(self, part: Part) -> None:
         with self._phase(part.name, "ready" if part.ready else "started"):
-            process = spawn(part.name, part.command, log=self.state / f"logs/{part.name}.log", cwd=part.cwd)
-            self._children[part.name] = _Child(part, process)
-            self._cleanup.callback(stop, [process], grace=_GRACE)
+            self._children[part.name] = _Child(part, self._spawn(part))
+            self._cleanup.callback(self._stop, part.name)
             if part.ready:
                 self.wait(lambda: answers(part.url + part.ready), what=part.name)
+
+    def _spawn(self, part: Part) -> Process:
+        return spawn(part.name, part.command, log=self.state / f"logs/{part.name}.log", cwd=part.cwd)
+
+    def _stop(self, name: str) -> None:
+        if (child := self._children.pop(name, None)) is not None:
+            stop([child.process], grace=_GRACE)
 
     def wait(self, done: Callable[[], bool], *, what: str, timeout: float = READY_TIMEOUT, watch: Callable[[], str] = lambda: "") -> None:
         """Keep the stack going until `done()`. Raises UnavailableError after `timeout` seconds, or with what `watch()` says is wrong."""
@@ -194,14 +240,22 @@ class Stack:
                 self._lost(child)
 
     def _lost(self, child: _Child) -> None:
-        del self._children[child.part.name]
-        if child.part.name == "traffic" and child.process.exit_code == 0:
+        name, process = child.part.name, child.process
+        if name == "traffic" and process.exit_code == 0:
+            del self._children[name]
             self._say("traffic: its time is over")
-        elif child.part.restart:
-            self._say(f"{child.part.name} (pid {child.process.pid}) {child.process.ending()}; starting it again")
-            self._run(child.part)
+        elif child.part.restart and self._may_restart(child):
+            self._say(f"{name} (pid {process.pid}) {process.ending()}; starting it again")
+            child.process = self._spawn(child.part)
         else:
-            raise child.process.died()
+            raise process.died()
+
+    @staticmethod
+    def _may_restart(child: _Child) -> bool:
+        """A part that dies again and again is not started for ever."""
+        now = time.monotonic()
+        child.deaths = [at for at in child.deaths if now - at < _DEATHS_WITHIN] + [now]
+        return len(child.deaths) <= _DEATHS
 
     def pid(self, part: str) -> int:
         """The process id of a part. Raises KeyError where it does not run."""
@@ -227,19 +281,3 @@ class Stack:
         metrics = [Row("agent metrics", one.pid, f"{one.ops_url}/metrics", one.log) for one in instances]
         children = [Row(name, child.process.pid, child.part.url, str(child.process.log)) for name, child in self._children.items()]
         return agents + metrics + children
-
-
-@contextlib.contextmanager
-def _exclusive(state: Path) -> Iterator[TextIO]:
-    """One stack per state folder. Raises LockHeldError naming the other."""
-    with (state / "up.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
-            lock.seek(0)
-            message = f"A stack already runs on {state} (pid {lock.read().strip()})."
-            raise LockHeldError(message, hint="Stop it with Ctrl-C there, or choose another folder with --state.") from exc
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield lock

@@ -38,3 +38,27 @@ def test_a_bad_release_is_rolled_back_and_verified_within_a_minute(tmp_path: Pat
     postmortem = Path(result["postmortem"]).read_text()
     assert "1.1.0" in postmortem
     assert "1.0.0" in postmortem
+
+
+def test_an_interrupted_drill_is_not_a_pass(tmp_path: Path) -> None:
+    """SIGTERM ends it with exit code 130, whatever it had shown by then."""
+    binaries.find("prometheus")
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state/bin").symlink_to(Path(".sage-obs/bin").absolute())
+    command = [sys.executable, "-m", "sage_obs", "drill", "bad-release", "--state", str(tmp_path / "state"), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "proving it good" not in process.stderr.readline():
+            assert process.poll() is None
+        process.terminate()
+        out, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert out == ""
+
+
+def test_a_drill_without_prometheus_fails_at_once(tmp_path: Path) -> None:
+    """Nothing could fire, so nothing is waited for."""
+    command = [sys.executable, "-m", "sage_obs", "drill", "bad-release", "--state", str(tmp_path / "state")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False, env={"PATH": str(tmp_path)})
+    assert result.returncode == 1
+    assert "Cannot get prometheus: it is not on PATH" in result.stderr

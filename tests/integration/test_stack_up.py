@@ -181,3 +181,62 @@ def test_without_prometheus_the_stack_runs_degraded_and_says_so(tmp_path: Path) 
     assert process.returncode == 0
     assert "Cannot get prometheus: it is not on PATH and this system has no apt-get" in said
     assert "Going on without them" in said
+
+
+def test_after_a_crash_the_stack_goes_on_with_what_ran_last(tmp_path: Path, binaries: Path) -> None:
+    """Killed with -9, it leaves no lock and no child; started again, it goes on with the deployed release and says so."""
+    state = _state(tmp_path, binaries)
+    (tmp_path / "other.yaml").write_text("llm: {scripted: {latency: 5ms}}\n")
+    with _up(state, "--ports", "any") as process:
+        up = Up(process, state)
+        release = [*COMMAND, "release"]
+        subprocess.run(
+            [*release, "create", "2.0.0", "--config", str(tmp_path / "other.yaml"), "--state", str(state)], check=True, timeout=30
+        )
+        subprocess.run([*release, "deploy", "2.0.0", "--state", str(state)], check=True, timeout=30)
+        process.kill()
+        process.wait(10)
+        _until(up.all_gone)
+    assert read_note(state) is None
+    with _up(state, "--ports", "any") as process:
+        assert Up(process, state).rows[0]["part"] == "agent 2.0.0"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert "going on with 2.0.0, which the platform last wanted" in said
+    assert said.count("is starting") == 1
+
+
+def test_a_release_known_to_be_bad_does_not_go_on(tmp_path: Path, binaries: Path) -> None:
+    """A stack started anew does not bring back what was marked bad, and says so."""
+    state = _state(tmp_path, binaries)
+    (tmp_path / "other.yaml").write_text("llm: {scripted: {latency: 5ms}}\n")
+    with _up(state, "--ports", "any", "--version", "9.0.0", "--config", str(tmp_path / "other.yaml")) as process:
+        assert Up(process, state).rows[0]["part"] == "agent 9.0.0"
+        subprocess.run([*COMMAND, "release", "mark-bad", "9.0.0", "--reason", "t", "--state", str(state)], check=True, timeout=30)
+    with _up(state, "--ports", "any") as process:
+        assert Up(process, state).rows[0]["part"] != "agent 9.0.0"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert "9.0.0 ran last and is known to be bad" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--port", "agent=²"], 2, "is not NAME=N"),
+        (["--port", "agnet=1"], 2, "Names: agent, metrics"),
+        (["--rate", "nan"], 2, "expected a finite number"),
+        (["--config", "{tmp}/unknown.yaml"], 1, "unknown key `llm.provder` (did you mean `llm.provider`?)"),
+        (["--config", "{tmp}/binary.yaml"], 2, "is not UTF-8 text"),
+        (["--state", "/dev/null/x"], 1, "Not a directory"),
+    ],
+)
+def test_bad_input_is_answered_in_words(tmp_path: Path, binaries: Path, arguments: list[str], code: int, words: str) -> None:
+    """No traceback, the documented exit code, and what the agent itself had to say about its configuration."""
+    (tmp_path / "unknown.yaml").write_text("llm: {provder: scripted}\n")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe")
+    with _up(_state(tmp_path, binaries), "--ports", "any", *(one.replace("{tmp}", str(tmp_path)) for one in arguments)) as process:
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == code, said
+    assert words in said
+    assert "Traceback" not in said

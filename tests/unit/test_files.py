@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sage_obs.files import CorruptLineError, append_json, read_json_lines, replace_text
+from sage_obs.files import CorruptLineError, append_json, is_locked, locked, read_json_lines, replace_text
 
 
 def test_appended_records_are_read_back_in_order(tmp_path: Path) -> None:
@@ -78,3 +80,30 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
         replace_text(path, "new")
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["note"]
+
+
+def test_several_processes_append_without_losing_a_line(tmp_path: Path) -> None:
+    """Every acknowledged line of every writer is there, whole."""
+    path = tmp_path / "lines.jsonl"
+    code = "import sys; from pathlib import Path; from sage_obs.files import append_json\n"
+    code += "for n in range(150): append_json(Path(sys.argv[1]), {'writer': sys.argv[2], 'n': n})"
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(path), str(writer)]) for writer in range(3)]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    lines = read_json_lines(path)
+    assert sorted((line["writer"], line["n"]) for line in lines) == sorted((str(w), n) for w in range(3) for n in range(150))
+
+
+def test_unreadable_lines_are_left_out_where_that_was_asked_for(tmp_path: Path) -> None:
+    """A file of dates can lose one without losing the others."""
+    path = tmp_path / "lines.jsonl"
+    path.write_text('{"n":0}\nrubbish\n[1]\n{"n":2}\n')
+    assert read_json_lines(path, strict=False) == [{"n": 0}, {"n": 2}]
+
+
+def test_a_lock_is_seen_while_it_is_held_and_only_then(tmp_path: Path) -> None:
+    """Whether somebody holds a lock does not depend on what the file says."""
+    path = tmp_path / "lock"
+    assert not is_locked(path)
+    with locked(path):
+        assert is_locked(path)
+    assert not is_locked(path)

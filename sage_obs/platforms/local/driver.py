@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
 from sage_obs.errors import PlatformError
-from sage_obs.files import CorruptLineError, append_json, read_json_lines
+from sage_obs.files import append_json, read_json_lines
 from sage_obs.platforms.base import PlatformState, Release
 from sage_obs.platforms.local import releases
 from sage_obs.platforms.local.records import Desired, Status, read_desired, read_status, write_desired
@@ -38,7 +40,7 @@ class LocalPlatform:
             desired=wanted,
             instances=status.instances if status else (),
             converged=not detail,
-            in_progress=bool(desired and status and status.settled != desired.request and not self._gone(status)),
+            in_progress=bool(desired and status and not self._gone(status) and _busy(desired, status)),
             detail=detail,
         )
 
@@ -51,13 +53,11 @@ class LocalPlatform:
             return "no release was ever deployed"
         if status is None or self._gone(status):
             return "the supervisor is not running: start it with `sage-obs up`"
+        if status.detail:
+            return status.detail
         if status.settled != desired.request:
-            return status.detail or f"{desired.version} is being started"
-        if not status.instances or any(one.digest != desired.digest for one in status.instances):
-            return status.detail or f"{desired.version} is not what runs"
-        if not all(one.ready for one in status.instances):
-            return f"{desired.version} is not ready"
-        return ""
+            return f"{desired.version} is being started"
+        return _difference(desired, status)
 
     def releases(self) -> tuple[Release, ...]:
         """See `Platform.releases`. A corrupt folder is not usable and left out."""
@@ -77,11 +77,13 @@ class LocalPlatform:
         return Release(stored.version, stored.digest, self._deployed().get(version))
 
     def _deployed(self) -> dict[str, float]:
-        """When each version was last made the desired one."""
+        """When each version was last made the desired one, as far as the history can be read: a rollback must not fail over a date."""
         try:
-            return {str(line["version"]): float(line["at"]) for line in read_json_lines(self._root / "history.jsonl")}
-        except (CorruptLineError, KeyError, TypeError, ValueError) as exc:
-            raise PlatformError(f"The deployment history {self._root / 'history.jsonl'} cannot be read: {exc}.") from exc
+            lines = read_json_lines(self._root / "history.jsonl", strict=False)
+        except OSError:
+            return {}
+        dated = ((line.get("version"), line.get("at")) for line in lines)
+        return {version: float(at) for version, at in dated if isinstance(version, str) and isinstance(at, (int, float))}
 
     def command(self, target: Release) -> tuple[str, ...]:
         """See `Platform.command`."""
@@ -89,13 +91,13 @@ class LocalPlatform:
 
     def deploy(self, target: Release, *, by: str) -> None:
         """See `Platform.deploy`."""
-        self._request(target, by=by, kind="deploy")
+        self._request(target, by=by, rollback=False)
 
     def roll_back(self, target: Release, *, by: str) -> None:
         """See `Platform.roll_back`."""
-        self._request(target, by=by, kind="rollback")
+        self._request(target, by=by, rollback=True)
 
-    def _request(self, target: Release, *, by: str, kind: str) -> None:
+    def _request(self, target: Release, *, by: str, rollback: bool) -> None:
         stored = releases.load(self._root, target.version)
         if stored.digest != target.digest:
             raise PlatformError(f"Release {target.version} is not the one that was meant: its digest differs.")
@@ -104,10 +106,24 @@ class LocalPlatform:
             raise PlatformError(
                 "The local platform's supervisor is not running, so nothing was changed.", hint="Start it with `sage-obs up`."
             )
-        before = read_desired(self._root)
-        desired = Desired(stored.version, stored.digest, (before.request if before else 0) + 1, self._clock(), by)
+        desired = Desired(stored.version, stored.digest, uuid.uuid4().hex, self._clock(), by, rollback)
         try:
-            append_json(self._root / "history.jsonl", {**asdict(desired), "kind": kind})
             write_desired(self._root, desired)
         except OSError as exc:
             raise PlatformError(f"Cannot record the request in {self._root}: {exc.strerror}. Nothing was changed.") from exc
+        with contextlib.suppress(OSError):  # the request is in force; only its date would be missing
+            append_json(self._root / "history.jsonl", asdict(desired))
+
+
+def _busy(desired: Desired, status: Status) -> bool:
+    return status.settled != desired.request or any(one.draining for one in status.instances)
+
+
+def _difference(desired: Desired, status: Status) -> str:
+    """What still differs from a request that has been dealt with, "" if nothing does."""
+    others = [one.version for one in status.instances if one.draining]
+    if others:
+        return f"{', '.join(others)} is still draining"
+    if not status.instances or any(one.digest != desired.digest for one in status.instances):
+        return f"{desired.version} is not what runs"
+    return "" if all(one.ready for one in status.instances) else f"{desired.version} is not ready"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from sage_obs.errors import PlatformError
+from sage_obs.files import locked, replace_text
 
 MANIFEST: Final = "release.json"
 _VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", re.ASCII)
@@ -39,33 +40,50 @@ class StoredRelease:
 def create(
     root: Path, version: str, *, command: Sequence[str], files: Mapping[str, str], environment: Mapping[str, str] | None = None
 ) -> StoredRelease:
-    """Store a release under `root`/releases. Storing the same content again is harmless.
+    """Store a release under `root`/releases. Storing the same content again is harmless, and mends a folder that was corrupt.
 
     Raises PlatformError for a version that is no plain name, or that exists with other content.
     """
     if not _VERSION.fullmatch(version):
         raise PlatformError(f"`{version}` cannot be a release's version.", hint="Use letters, digits, dots, dashes, up to 64 of them.")
     releases = root / "releases"
-    releases.mkdir(parents=True, exist_ok=True)
+    with locked(root / ".releases.lock"):
+        releases.mkdir(parents=True, exist_ok=True)
+        _sweep(releases)
+        _store(releases, version, {"version": version, "command": list(command), "environment": dict(environment or {})}, files)
+    return load(root, version)
+
+
+def _sweep(releases: Path) -> None:
+    """Remove what a crash left half-made."""
+    for left in releases.glob(".new-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _store(releases: Path, version: str, manifest: dict[str, object], files: Mapping[str, str]) -> None:
     scratch = Path(tempfile.mkdtemp(dir=releases, prefix=".new-"))
     try:
         for name, text in files.items():
-            (scratch / name).write_text(text)
-        manifest = {"version": version, "command": list(command), "environment": dict(environment or {})}
+            replace_text(scratch / name, text)
         manifest["digest"] = _digest(scratch, manifest)
-        (scratch / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+        replace_text(scratch / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True) + "\n")
         scratch.chmod(0o755)
         _publish(scratch, releases / version, str(manifest["digest"]))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return load(root, version)
 
 
 def _publish(scratch: Path, folder: Path, digest: str) -> None:
     if not folder.exists():
         scratch.rename(folder)
         return
-    if load(folder.parent.parent, folder.name).digest != digest:
+    try:
+        stored = load(folder.parent.parent, folder.name)
+    except PlatformError:
+        shutil.rmtree(folder)
+        scratch.rename(folder)
+        return
+    if stored.digest != digest:
         raise PlatformError(f"Release {folder.name} exists with other content.", hint="Releases never change: choose another version.")
 
 

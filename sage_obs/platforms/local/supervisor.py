@@ -15,7 +15,8 @@ import socket
 import sys
 import time
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -34,10 +35,11 @@ HEARTBEAT: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Limits of a switch in seconds: how long a release may take to be ready, and an old one to drain."""
+    """Limits of a switch in seconds: how long a release may take to be ready, an old one to drain, and one that was bad to drain."""
 
     ready: float = 20.0
     drain: float = 15.0
+    drain_bad: float = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +62,7 @@ class _Running:
     ops_port: int
     deadline: float
     ready: bool = False
-
-
-@dataclass(slots=True)
-class _Draining:
-    running: _Running
-    deadline: float = field(default=0.0)
+    draining: bool = False
 
 
 class LocalSupervisor:
@@ -93,12 +90,13 @@ class LocalSupervisor:
         self._events = events
         self._serving: _Running | None = None
         self._candidate: _Running | None = None
-        self._draining: list[_Draining] = []
+        self._draining: list[_Running] = []
         self._request: Desired | None = None
-        self._settled = 0
+        self._settled = ""
         self._detail = ""
         self._reported = 0.0
         self._started = 0
+        self._mute = False
         root.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -114,44 +112,62 @@ class LocalSupervisor:
     @property
     def processes(self) -> tuple[Process, ...]:
         """Every child that may still run."""
-        running = [self._serving, self._candidate, *(one.running for one in self._draining)]
-        return tuple(one.process for one in running if one is not None)
+        return tuple(one.process for one in self._running())
+
+    def _running(self) -> list[_Running]:
+        return [one for one in (self._serving, self._candidate) if one is not None] + self._draining
+
+    def announce(self) -> None:
+        """Say that a supervisor is here, before anything is started: from now on requests are accepted."""
+        self._report()
 
     def step(self) -> None:
         """Notice what happened, move one step towards what is desired, report. Raises UnavailableError if the serving child died."""
         self._reap()
-        desired = read_desired(self._root)
-        if desired is not None and (self._request is None or desired.request != self._request.request):
-            self._begin(desired)
+        self._follow()
         if self._candidate is not None:
             self._judge(self._candidate)
         if time.monotonic() - self._reported >= HEARTBEAT:
             self._report()
 
     def stop(self) -> None:
-        """Drain and stop everything this supervisor started."""
+        """Drain and stop everything this supervisor started, and say that it is gone."""
         stop(self.processes, grace=self._gate.drain)
         self._serving = self._candidate = None
         self._draining.clear()
-        self._report()
+        self._report(ended=True)
 
     def _reap(self) -> None:
         for one in list(self._draining):
-            if one.running.process.exit_code is not None:
+            if one.process.exit_code is not None:
                 self._draining.remove(one)
-                self._events(f"{one.running.release.version} has drained and stopped")
+                self._events(f"{one.release.version} has drained and stopped")
+                self._report()
             elif time.monotonic() > one.deadline:
-                one.running.process.signal(signal.SIGKILL)
+                one.process.signal(signal.SIGKILL)
         if self._serving is not None and self._serving.process.exit_code is not None:
             died, self._serving = self._serving, None
             self._report()
             raise died.process.died()
 
+    def _follow(self) -> None:
+        """Take up a request that is new. One that cannot be read changes nothing: what serves goes on serving."""
+        try:
+            desired = read_desired(self._root)
+        except PlatformError as exc:
+            if self._detail != exc.message:
+                self._detail = exc.message
+                self._events(exc.message)
+                self._report()
+            return
+        if desired is not None and desired != self._request:
+            self._begin(desired)
+
     def _begin(self, desired: Desired) -> None:
         """Take up a new request: nothing to do, or a candidate to start."""
-        self._request = desired
+        self._request, self._detail = desired, ""
         if self._candidate is not None:
-            self._drain(self._candidate)
+            self._drain(self._candidate, within=self._gate.drain_bad)
             self._candidate = None
         if self._serving is not None and self._serving.release.digest == desired.digest:
             self._settle("")
@@ -190,10 +206,11 @@ class LocalSupervisor:
 
     def _reject(self, candidate: _Running, reason: str) -> None:
         self._candidate = None
-        self._drain(candidate)
+        self._drain(candidate, within=self._gate.drain_bad)
         kept = f"; {self.serving} keeps serving" if self._serving else ""
+        words = f". Its last words: {tail}" if (tail := candidate.process.tail(3)) else ""
         self._events(f"{candidate.release.version} was rejected: {reason}{kept}")
-        self._settle(f"{candidate.release.version} was rejected: {reason}{kept}. Log: {candidate.process.log}")
+        self._settle(f"{candidate.release.version} was rejected: {reason}{kept}{words}. Log: {candidate.process.log}")
 
     def _promote(self, candidate: _Running) -> None:
         previous, self._serving, self._candidate = self._serving, candidate, None
@@ -201,37 +218,54 @@ class LocalSupervisor:
         self._link(candidate.release.folder)
         self._events(f"{candidate.release.version} is ready and serves")
         if previous is not None:
-            self._drain(previous)
+            bad = self._request is not None and self._request.rollback
+            self._drain(previous, within=self._gate.drain_bad if bad else self._gate.drain)
         self._settle("")
 
-    def _drain(self, running: _Running) -> None:
+    def _drain(self, running: _Running, *, within: float) -> None:
         running.process.signal(signal.SIGTERM)
-        self._draining.append(_Draining(running, time.monotonic() + self._gate.drain))
+        running.draining, running.ready = True, False
+        running.deadline = time.monotonic() + within
+        self._draining.append(running)
 
     def _link(self, folder: Path) -> None:
         """Move the `current` link in one step: readers see the old release or the new."""
         scratch = self._root / ".current.new"
-        scratch.unlink(missing_ok=True)
-        scratch.symlink_to(os.path.relpath(folder, self._root))
-        scratch.replace(self._root / "current")
+        with self._kept_serving():
+            scratch.unlink(missing_ok=True)
+            scratch.symlink_to(os.path.relpath(folder, self._root))
+            scratch.replace(self._root / "current")
 
     def _settle(self, detail: str) -> None:
-        self._settled = self._request.request if self._request else 0
+        self._settled = self._request.request if self._request else ""
         self._detail = detail
         self._report()
 
-    def _report(self) -> None:
+    def _report(self, *, ended: bool = False) -> None:
         """Tell the driver and Prometheus what runs; the serving instance's readiness is read anew."""
-        serving = self._serving
-        if serving is not None:
-            serving.ready = self._probe(f"{_ops_url(serving)}/health/ready")
-        instances = (self._instance(serving),) if serving else ()
-        write_status(self._root, Status(os.getpid(), time.time(), self._settled, self._detail, instances))
-        self._write_targets()
+        if self._serving is not None:
+            self._serving.ready = self._probe(f"{_ops_url(self._serving)}/health/ready")
+        running = [one for one in self._running() if one is not self._candidate]
+        instances = tuple(self._instance(one) for one in running)
+        with self._kept_serving():
+            status = Status(os.getpid(), 0.0 if ended else time.time(), self._settled, self._detail, instances)
+            write_status(self._root, status)
+            self._write_targets([f"127.0.0.1:{one.ops_port}" for one in running])
         self._reported = time.monotonic()
 
-    def _write_targets(self) -> None:
-        targets = [f"127.0.0.1:{self._serving.ops_port}"] if self._serving else []
+    @contextmanager
+    def _kept_serving(self) -> Iterator[None]:
+        """A record that cannot be written (a full disk) is said once and does not end what serves; readers see it grow old."""
+        try:
+            yield
+        except OSError as exc:
+            if not self._mute:
+                self._events(f"cannot write the platform's records in {self._root}: {exc.strerror}; what serves goes on")
+            self._mute = True
+        else:
+            self._mute = False
+
+    def _write_targets(self, targets: list[str]) -> None:
         text = json.dumps([{"targets": targets}]) + "\n"
         if not self.targets.exists() or self.targets.read_text() != text:
             replace_text(self.targets, text)
@@ -248,6 +282,7 @@ class LocalSupervisor:
             ready=running.ready,
             log=str(running.process.log),
             started_at=running.process.started_at,
+            draining=running.draining,
         )
 
 

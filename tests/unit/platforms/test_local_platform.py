@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import http.client
+import json
 import os
 import signal
 import socket
@@ -15,6 +18,7 @@ import pytest
 from sage_obs.errors import PlatformError, UnavailableError
 from sage_obs.platforms.local import releases
 from sage_obs.platforms.local.driver import LocalPlatform
+from sage_obs.platforms.local.records import read_desired, write_desired
 from sage_obs.platforms.local.supervisor import Gate, Host, LocalSupervisor, current
 
 SERVICE = """\
@@ -22,6 +26,8 @@ import http.server, os, signal, socket, sys, threading
 status = int(sys.argv[1])
 if status == 0:
     sys.exit("no reason given")
+stubborn = status == 299
+status = 200 if stubborn else status
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         body = os.environ["SAGE_SERVICE_VERSION"].encode()
@@ -35,7 +41,7 @@ ops = http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["SAGE_METRICS
 threading.Thread(target=ops.serve_forever, daemon=True).start()
 main = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler, bind_and_activate=False)
 main.socket = socket.socket(fileno=3)
-signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+signal.signal(signal.SIGTERM, signal.SIG_IGN if stubborn else lambda *_: os._exit(0))
 main.serve_forever()
 """
 
@@ -49,19 +55,19 @@ def _free_port() -> int:
 class World:
     """A platform folder, its supervisor and its driver."""
 
-    def __init__(self, root: Path, listener: socket.socket) -> None:
+    def __init__(self, root: Path, listener: socket.socket, *, gate: Gate | None = None) -> None:
         self.root = root
         self.listener = listener
         self.said: list[str] = []
         host = Host(listener, _free_port, root / "logs")
-        self.supervisor = LocalSupervisor(root, service="svc", host=host, gate=Gate(ready=5.0, drain=5.0), events=self.said.append)
+        self.supervisor = LocalSupervisor(root, service="svc", host=host, gate=gate or Gate(ready=5.0, drain=5.0), events=self.said.append)
         self.platform = LocalPlatform(root, service="svc")
         script = root / "service.py"
         script.write_text(SERVICE)
-        for version, status in (("good", 200), ("better", 200), ("unready", 503), ("broken", 0)):
+        for version, status in (("good", 200), ("better", 200), ("unready", 503), ("broken", 0), ("stubborn", 299)):
             command = ["python", str(script), str(status)]
             releases.create(root, version, command=command, files={"config.yaml": f"version: {version}"})
-        self.supervisor.step()
+        self.supervisor.announce()
 
     def deploy(self, version: str) -> None:
         """Ask for a release and let the supervisor settle the request."""
@@ -125,18 +131,19 @@ def test_rolling_back_to_what_already_runs_starts_nothing(world: World) -> None:
 
 
 def test_a_release_that_never_gets_ready_is_rejected_and_the_old_one_stays(tmp_path: Path) -> None:
-    """The gate: an unready release does not become current, and the state says why."""
+    """The gate: an unready release does not become current, the state says why, and the next request starts without that blemish."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        world = World(tmp_path, listener)
-        world.supervisor = LocalSupervisor(tmp_path, service="svc", host=Host(listener, _free_port, tmp_path / "logs"), gate=Gate(0.5, 5))
+        world = World(tmp_path, listener, gate=Gate(ready=1.5, drain=5, drain_bad=1))
         try:
             world.deploy("good")
-            world.supervisor._gate = Gate(ready=0.3, drain=5)
             world.deploy("unready")
             state = world.platform.describe()
             assert not state.converged
-            assert "unready was rejected: it was not ready within 0.3 s; good keeps serving" in state.detail
+            assert "unready was rejected: it was not ready within 1.5 s; good keeps serving" in state.detail
             assert current(tmp_path) == "good"
+            world.platform.deploy(world.platform.release("better"), by="test")
+            world.supervisor.step()
+            assert world.platform.describe().detail == "better is being started"
         finally:
             world.supervisor.stop()
 
@@ -145,7 +152,8 @@ def test_a_release_that_dies_at_once_is_rejected_with_its_exit_code(world: World
     """A crash at start does not take the service down and is named."""
     world.deploy("good")
     world.deploy("broken")
-    assert "broken was rejected: it exited with code 1; good keeps serving" in world.platform.describe().detail
+    detail = world.platform.describe().detail
+    assert "broken was rejected: it exited with code 1; good keeps serving. Its last words: no reason given" in detail
     assert world.served_by() == "good"
 
 
@@ -187,6 +195,93 @@ def test_nothing_is_asked_of_a_supervisor_that_is_gone(world: World) -> None:
         later.deploy(later.release("better"), by="test")
     assert "supervisor is not running" in later.describe().detail
     assert "better" not in (world.root / "history.jsonl").read_text()
+
+
+def test_nothing_is_asked_of_a_supervisor_that_has_ended(world: World) -> None:
+    """A clean stop is known at once, not when the heartbeat has grown old."""
+    world.deploy("good")
+    world.supervisor.stop()
+    with pytest.raises(PlatformError, match="not running, so nothing was changed"):
+        world.platform.deploy(world.platform.release("better"), by="test")
+
+
+def test_a_release_that_does_not_go_keeps_the_platform_from_converging(tmp_path: Path) -> None:
+    """While the bad process may still answer the platform has not converged, Prometheus still scrapes it, and its time is short."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        world = World(tmp_path, listener, gate=Gate(ready=5, drain=60, drain_bad=0.4))
+        try:
+            world.deploy("stubborn")
+            bad = world.platform.describe().instances[0].pid
+            world.platform.roll_back(world.platform.release("good"), by="test")
+            world.until(lambda: world.supervisor.serving == "good")
+            state = world.platform.describe()
+            assert (state.converged, state.in_progress, state.detail) == (False, True, "stubborn is still draining")
+            assert {(one.version, one.draining) for one in state.instances} == {("good", False), ("stubborn", True)}
+            assert world.supervisor.targets.read_text().count("127.0.0.1") == 2
+            world.until(lambda: world.platform.describe().converged)
+            with pytest.raises(ProcessLookupError):
+                os.kill(bad, 0)
+        finally:
+            world.supervisor.stop()
+
+
+def test_two_requests_at_once_end_with_the_later_one(world: World) -> None:
+    """A rollback that races a deployment is never lost: whatever stands in the record is followed."""
+    world.deploy("good")
+    before = read_desired(world.root)
+    world.platform.deploy(world.platform.release("better"), by="test")
+    world.supervisor.step()
+    assert before is not None
+    write_desired(world.root, dataclasses.replace(before, request="another"))
+    world.until(lambda: world.platform.describe().converged)
+    assert world.served_by() == "good"
+
+
+def test_a_full_disk_does_not_end_what_serves(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The supervisor says once that it cannot write, and goes on; readers see its heartbeat grow old."""
+    world.deploy("good")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sage_obs.platforms.local.supervisor.write_status", full)
+    for _ in range(3):
+        world.supervisor.announce()
+    assert world.served_by() == "good"
+    assert sum("No space left on device" in said for said in world.said) == 1
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"version": "good"}', '{"request": 7}'])
+def test_an_unreadable_request_changes_nothing(world: World, text: str) -> None:
+    """What serves goes on serving, and a request that can be read is followed again."""
+    world.deploy("good")
+    desired = (world.root / "desired.json").read_text()
+    (world.root / "desired.json").write_text(text)
+    world.supervisor.step()
+    assert world.served_by() == "good"
+    assert any("cannot be read" in said for said in world.said)
+    (world.root / "desired.json").write_text(desired)
+    world.deploy("better")
+    assert world.served_by() == "better"
+
+
+def test_a_status_of_the_wrong_shape_is_an_error_not_a_crash(world: World) -> None:
+    """Records are held against their declared types when they are read."""
+    world.deploy("good")
+    status = json.loads((world.root / "status.json").read_text())
+    (world.root / "status.json").write_text(json.dumps({**status, "heartbeat": "x"}))
+    with pytest.raises(PlatformError, match=r"status\.json cannot be read"):
+        world.platform.describe()
+
+
+def test_a_history_with_a_bad_line_does_not_stand_in_the_way(world: World) -> None:
+    """It holds dates only; a rollback must not fail over one."""
+    world.deploy("good")
+    with (world.root / "history.jsonl").open("a") as history:
+        history.write("rubbish\n")
+    assert world.platform.release("good").deployed_at is not None
+    world.deploy("better")
+    assert [release.version for release in world.platform.releases()[:2]] == ["better", "good"]
 
 
 def test_releases_are_listed_by_their_last_deployment(world: World) -> None:

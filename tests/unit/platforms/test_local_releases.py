@@ -79,6 +79,15 @@ def test_a_damaged_folder_is_called_corrupt(tmp_path: Path, damage: Callable[[Pa
         releases.load(tmp_path, "1.0")
 
 
+def test_storing_a_release_again_mends_a_corrupt_folder(tmp_path: Path) -> None:
+    """What the message about a corrupt folder advises works, and what a crash left half-made is swept away."""
+    stored = _create(tmp_path)
+    _edit_config(stored.folder)
+    (tmp_path / "releases/.new-left").mkdir()
+    assert _create(tmp_path) == stored
+    assert [path.name for path in (tmp_path / "releases").iterdir()] == ["1.0"]
+
+
 def test_a_missing_release_is_named(tmp_path: Path) -> None:
     """The message says which version is missing and where it was looked for."""
     with pytest.raises(PlatformError, match=r"no release 9\.9"):
