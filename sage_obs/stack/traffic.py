@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import json
 import math
+import select
 import signal
 import sys
 import threading
@@ -85,7 +86,10 @@ class Sender(threading.Thread):
 
     def run(self) -> None:
         """Send on schedule; a late answer does not cause a burst."""
-        due = time.monotonic() + self._offset
+        with contextlib.closing(self._connection):
+            self._keep_sending(time.monotonic() + self._offset)
+
+    def _keep_sending(self, due: float) -> None:
         number = 0
         while not self._stop_event.wait(max(0.0, due - time.monotonic())):
             due = max(due + self._interval, time.monotonic())
@@ -94,6 +98,7 @@ class Sender(threading.Thread):
 
     def _send(self, text: str) -> bool:
         body = json.dumps({"role": "user", "kind": "message", "parts": [{"kind": "text", "text": text}]})
+        self._drop_closed()
         for fresh in (False, True):
             try:
                 self._connection.request("POST", _PATH, body, {"content-type": "application/json"})
@@ -110,6 +115,11 @@ class Sender(threading.Thread):
             else:
                 return response.status < http.client.BAD_REQUEST
         return False
+
+    def _drop_closed(self) -> None:
+        """Let go of a kept connection that the server has closed meanwhile, as every pooling client does before it sends."""
+        if self._connection.sock is not None and select.select([self._connection.sock], [], [], 0)[0]:
+            self._connection.close()
 
 
 def seconds(account: Account, stop: threading.Event, *, total: float) -> Iterator[Second]:
