@@ -1,0 +1,87 @@
+"""Secrets out of anything that is about to be written: log lines, evidence, spans.
+
+It works on encoded text, JSON or not. In JSON it keeps JSON: a replacement never takes a bare quote or half an escape. Every
+quantifier is bounded or possessive, so the time is linear in the length of the text whatever it says: Python's `re` holds the
+interpreter's lock, and a request path made to slow it down must not stop a rollback.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+MASK: Final = "[REDACTED]"
+_MASK: Final = MASK.encode()
+
+_NAME: Final = (
+    rb"(?:api[_-]?key|access[_-]?key|private[_-]?key|secret|token(?!s|iz)|passw(?:or)?d|pwd|passphrase|credential|authorization|cookie)"
+    rb"[\w-]{0,32}\\{0,7}[\"']?\s{0,4}[=:]\s{0,4}"
+)
+"""A name that says its value is secret, whatever stands before it, up to the value."""
+_NOT_SECRET: Final = rb"(?!\d{1,20}(?:\.\d{1,20})?(?![\w.])|true\b|false\b|null\b|none\b)"
+"""A count or a flag under such a name."""
+_QUOTED: Final = rb"\"(?:[^\"\\]|\\.)*+"
+_SINGLE_QUOTED: Final = rb"'[^'\"\\]*+(?:\\[^\"][^'\"\\]*+)*+"
+_ESCAPED: Final = rb"(\\++[\"'])[^\"'\\]*+(?:\\++[^\"'\\][^\"'\\]*+)*+"
+"""A quoted value inside a quoted value, up to the backslashes of its closing quote."""
+_LIST: Final = rb"\[(?:\s{0,4}\"(?:[^\"\\]|\\.)*+\"\s{0,4},?)++\]"
+_ESCAPED_LIST: Final = rb"\[(?:[^\[\]\"\\]|\\++[^\s])*+\]"
+_BARE: Final = rb"(?:(?:bearer|basic)\s{1,4})?" + _NOT_SECRET + rb"[^\s\"'\\,;&\[\]{}()<>]{4,}+"
+
+
+def _named(value: bytes, replacement: bytes) -> tuple[re.Pattern[bytes], bytes]:
+    return re.compile(rb"(?i)(" + _NAME + rb")" + value), replacement
+
+
+_NAMED: Final = (
+    (re.compile(rb"(?i)(cookie\s{0,4}[:=]\s{0,4})(?![\s\"'\\\[])[^\"'\\\r\n]++"), rb"\1" + _MASK),
+    _named(_QUOTED, rb'\1"' + _MASK),
+    _named(_SINGLE_QUOTED, rb"\1'" + _MASK),
+    _named(_ESCAPED, rb"\1\2" + _MASK),
+    _named(_LIST, rb"\1[]"),
+    _named(_ESCAPED_LIST, rb"\1[]"),
+    _named(_BARE, rb"\1" + _MASK),
+)
+_BEGIN: Final = rb"-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----"
+_END: Final = rb"-----END [A-Z ]{0,32}PRIVATE KEY-----"
+_KNOWN: Final = rb"(?<![A-Za-z0-9])"
+
+_RULES: Final[tuple[tuple[tuple[bytes, ...], tuple[tuple[re.Pattern[bytes], bytes], ...]], ...]] = (
+    ((b"key", b"secret", b"token", b"passw", b"pwd", b"passphrase", b"credential", b"authorization", b"cookie"), _NAMED),
+    ((b"bearer", b"basic"), ((re.compile(rb"(?i)\b((?:bearer|basic)\s{1,4})[a-z0-9._~+/=-]{12,}+"), rb"\1" + _MASK),)),
+    ((b"sk-",), ((re.compile(_KNOWN + rb"(sk-)[\w-]{16,}+"), rb"\1" + _MASK),)),
+    ((b"eyj",), ((re.compile(_KNOWN + rb"eyJ[\w-]{4,}+\.[\w-]{4,}+(?:\.[\w-]*+)?"), _MASK),)),
+    (
+        (b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"github_pat_", b"xox", b"akia", b"aiza"),
+        (
+            (
+                re.compile(
+                    _KNOWN + rb"(?:gh[pousr]_\w{8,}+|github_pat_\w{8,}+|xox[abeoprs]-[\w-]{8,}+|AKIA[0-9A-Z]{12,}+|AIza[\w-]{16,}+)",
+                ),
+                _MASK,
+            ),
+        ),
+    ),
+    ((b"://",), ((re.compile(rb"(://[^\s:/@\"'\\]{0,128}+:)[^\s/@\"'\\]{1,512}+@"), rb"\1" + _MASK + b"@"),)),
+    ((b"private key-----",), ((re.compile(_BEGIN + rb"(?:(?!-----END)(?:[^\"\\]|\\++[nr]))*+(?:" + _END + rb")?"), _MASK),)),
+)
+"""(words, patterns with replacements): the patterns are tried where the lower-cased text holds one of the words, which most do not."""
+
+
+def redact(data: bytes) -> bytes:
+    """The UTF-8 text without what looks like a credential.
+
+    Values under telling names (also in lists and in JSON within JSON), bearer and basic credentials, JWTs, well-known key forms,
+    passwords in URLs, private keys.
+    """
+    lowered = data.lower()
+    for words, patterns in _RULES:
+        if any(word in lowered for word in words):
+            for pattern, replacement in patterns:
+                data = pattern.sub(replacement, data)
+    return data
+
+
+def redact_text(text: str) -> str:
+    """The same for text."""
+    return redact(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
