@@ -47,12 +47,12 @@ _END: Final = rb"-----END [A-Z ]{0,32}PRIVATE KEY-----"
 _KNOWN: Final = rb"(?<![A-Za-z0-9])"
 
 _RULES: Final[tuple[tuple[tuple[bytes, ...], tuple[tuple[re.Pattern[bytes], bytes], ...]], ...]] = (
-    ((b"key", b"secret", b"token", b"passw", b"pwd", b"passphrase", b"credential", b"authorization", b"cookie"), _NAMED),
+    ((b"key", b"secret", b"token", b"pass", b"pwd", b"credential", b"authorization", b"cookie"), _NAMED),
     ((b"bearer", b"basic"), ((re.compile(rb"(?i)\b((?:bearer|basic)\s{1,4})[a-z0-9._~+/=-]{12,}+"), rb"\1" + _MASK),)),
     ((b"sk-",), ((re.compile(_KNOWN + rb"(sk-)[\w-]{16,}+"), rb"\1" + _MASK),)),
     ((b"eyj",), ((re.compile(_KNOWN + rb"eyJ[\w-]{4,}+\.[\w-]{4,}+(?:\.[\w-]*+)?"), _MASK),)),
     (
-        (b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"github_pat_", b"xox", b"akia", b"aiza"),
+        (b"gh", b"xox", b"akia", b"aiza"),
         (
             (
                 re.compile(
