@@ -52,7 +52,7 @@ _RULES: Final[tuple[tuple[tuple[bytes, ...], tuple[tuple[re.Pattern[bytes], byte
     ((b"sk-",), ((re.compile(_KNOWN + rb"(sk-)[\w-]{16,}+"), rb"\1" + _MASK),)),
     ((b"eyj",), ((re.compile(_KNOWN + rb"eyJ[\w-]{4,}+\.[\w-]{4,}+(?:\.[\w-]*+)?"), _MASK),)),
     (
-        (b"gh", b"xox", b"akia", b"aiza"),
+        (b"gh", b"github_pat_", b"xox", b"akia", b"aiza"),
         (
             (
                 re.compile(
