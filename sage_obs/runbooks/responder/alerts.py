@@ -19,6 +19,8 @@ _ALERTS: Final = frozenset(one.alert for one in TRIGGERS)
 _STATUSES: Final = frozenset({"firing", "resolved"})
 MAX_ALERTS: Final = 1000
 """More alerts than this in one notice are refused."""
+_NEAR: Final = 10 * 365 * 86_400.0
+"""Seconds from now within which an alert can have begun; a time beyond is a mistake, and may not even fit a calendar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +38,8 @@ class Notice:
     latest_at: float | None
 
 
-def parse(body: bytes) -> Notice:
-    """Read a notification. Raises ValueError with what is wrong with it."""
+def parse(body: bytes, *, now: float) -> Notice:
+    """Read a notification that came at Unix time `now`. Raises ValueError with what is wrong with it."""
     payload = _mapping(_json(body), "the body")
     group = payload.get("groupKey")
     if not isinstance(group, str):
@@ -46,7 +48,7 @@ def parse(body: bytes) -> Notice:
     raw = payload.get("alerts")
     if not isinstance(raw, list) or len(raw) > MAX_ALERTS:
         raise ValueError(f"`alerts` must be a list of at most {MAX_ALERTS}")
-    alerts = [_alert(one) for one in raw]
+    alerts = [_alert(one, now) for one in raw]
     relevant = [one for one in alerts if one.name and one.status == status]
     return Notice(
         key=_key(group, status, alerts),
@@ -87,7 +89,7 @@ def _status(value: Any, what: str) -> str:
     return value
 
 
-def _alert(value: Any) -> _Alert:
+def _alert(value: Any, now: float) -> _Alert:
     alert = _mapping(value, "an alert")
     labels = _mapping(alert.get("labels"), "an alert's `labels`")
     fingerprint, starts_at = alert.get("fingerprint"), alert.get("startsAt")
@@ -100,11 +102,11 @@ def _alert(value: Any) -> _Alert:
         status=_status(alert.get("status"), "an alert's `status`"),
         fingerprint=fingerprint,
         starts_at=starts_at,
-        started_at=_time(starts_at),
+        started_at=_time(starts_at, now),
     )
 
 
-def _time(text: str) -> float:
+def _time(text: str, now: float) -> float:
     try:
         at = datetime.fromisoformat(text)
         seconds = at.timestamp() if at.tzinfo else math.nan
@@ -112,6 +114,8 @@ def _time(text: str) -> float:
         raise ValueError("an alert's `startsAt` must be a time by RFC 3339") from exc
     if not math.isfinite(seconds):
         raise ValueError("an alert's `startsAt` must name its time zone")
+    if abs(seconds - now) > _NEAR:
+        raise ValueError("an alert's `startsAt` must be within ten years of now")
     return seconds
 
 

@@ -59,7 +59,7 @@ class Desk:
         if self.token and not hmac.compare_digest(authorization.encode(), f"Bearer {self.token}".encode()):
             return _says(HTTPStatus.UNAUTHORIZED, error="the bearer token is missing or wrong")
         try:
-            notice = parse(body)
+            notice = parse(body, now=self.clock())
         except ValueError as exc:
             return _says(HTTPStatus.BAD_REQUEST, error=str(exc))
         try:

@@ -50,6 +50,7 @@ class Worker:
         self._baker = Baker(world)
         self._script = runs.script(RUNBOOK_INCIDENT)
         self._complaints: set[str] = set()
+        self._aside: set[str] = set()
         self.news = threading.Event()
 
     def work(self) -> None:
@@ -64,11 +65,14 @@ class Worker:
 
     def turn(self) -> bool:
         """Do everything there is to do once; True where something is left that could not be done yet."""
-        left = [not self._attempt(partial(self._resume, folder)) for folder in runs.unfinished(self._world.state)]
-        left += [not self._answer(notice) for notice in self._inbox.waiting()]
+        left = [not self._attempt(folder.name, partial(self._resume, folder)) for folder in self._unfinished()]
+        left += [not self._answer(notice) for notice in self._inbox.waiting() if notice.key not in self._aside]
         if (version := self._baker.look()) != "":
             self._say(f"release {version} is proven good")
         return any(left)
+
+    def _unfinished(self) -> list[Path]:
+        return [folder for folder in runs.unfinished(self._world.state) if folder.name not in self._aside]
 
     def _answer(self, notice: Notice) -> bool:
         """Run the incident runbook for a notice that asks for it; False where it has to wait."""
@@ -76,7 +80,7 @@ class Worker:
             return self._handled(notice, "noted")
         if (covered := self._covered(notice)) is not None:
             return self._handled(notice, f"covered by {covered.name}")
-        if runs.of_alert(self._world.state, notice.key) is None and not self._attempt(partial(self._execute, notice)):
+        if runs.of_alert(self._world.state, notice.key) is None and not self._attempt(notice.key, partial(self._execute, notice)):
             return False
         return self._handled(notice, "run")
 
@@ -100,7 +104,8 @@ class Worker:
             self._complaints.add(trouble)
             self._say(trouble)
 
-    def _attempt(self, run: Callable[[], Progress]) -> bool:
+    def _attempt(self, name: str, run: Callable[[], Progress]) -> bool:
+        """Run it; False where it is left undone. `name` is the run's id, or the key of the notice that asks for one."""
         began = time.monotonic()
         try:
             progress = run()
@@ -112,9 +117,17 @@ class Worker:
         except SageObsError as exc:
             self._complain(str(exc))
             return True
+        except Exception as exc:  # noqa: BLE001 - one run that goes wrong must not keep other alerts from being answered
+            self._set_aside(name, exc)
+            return False
         if progress.start is not None and progress.outcome is not None:
             self._counters.ran(progress.start.runbook, progress.outcome, seconds=time.monotonic() - began)
         return True
+
+    def _set_aside(self, name: str, exc: Exception) -> None:
+        """Leave a run that cannot go on alone for as long as this responder lives."""
+        self._aside.add(name)
+        self._complain(f"{name} is set aside until the responder is started again ({type(exc).__name__}: {exc})")
 
     def _execute(self, notice: Notice) -> Progress:
         start = Start(

@@ -32,8 +32,12 @@ STARTED = "1970-01-01T00:16:35Z"
 """995 seconds after the epoch: just before the scene begins."""
 
 
-def _notice(*alerts: dict[str, Any], **more: Any) -> Notice:
-    return parse(notification(*(alerts or (alert(starts_at=STARTED),)), **more))
+NEW_YEAR = 1767323045.0
+"""When the alerts of `tests.support.alertmanager` began."""
+
+
+def _notice(*alerts: dict[str, Any], now: float = 1000.0, **more: Any) -> Notice:
+    return parse(notification(*(alerts or (alert(starts_at=STARTED),)), **more), now=now)
 
 
 def _worker(scene: Scene, *, say: Callable[[str], None] = lambda _: None) -> tuple[Worker, Inbox, Counters]:
@@ -48,23 +52,24 @@ def _runs(scene: Scene) -> list[Outcome | None]:
 
 def test_only_known_values_get_past_the_payload() -> None:
     """Names of our own alerts and times; whatever else the labels say reaches nothing."""
-    notice = _notice(alert(version="$(reboot)", agent_id="; rm -rf /"), alert("SageSomethingElse"), alert(action="page"))
+    notice = _notice(alert(version="$(reboot)", agent_id="; rm -rf /"), alert("SageSomethingElse"), alert(action="page"), now=NEW_YEAR)
     assert notice.alerts == ("SageRollbackErrorRate",)
-    assert notice.started_at == 1767323045.0
+    assert notice.started_at == NEW_YEAR
     assert "rm" not in repr(notice)
 
 
 def test_both_alertmanagers_of_a_pair_give_one_key() -> None:
     """The order of alerts and the sender's own fields do not matter; group, status, members and start do."""
     first, second = alert("SageRollbackErrorRate"), alert("SageRollbackHealth")
-    keys = [
-        _notice(first, second).key,
-        _notice(second, {**first, "generatorURL": "http://other"}).key,
-        _notice(first).key,
-        _notice(first, second, status="resolved").key,
-        _notice(first, second, group="another").key,
-        _notice({**first, "startsAt": "2026-01-02T03:04:06Z"}, second).key,
+    notices = [
+        notification(first, second),
+        notification(second, {**first, "generatorURL": "http://other"}),
+        notification(first),
+        notification(first, second, status="resolved"),
+        notification(first, second, group="another"),
+        notification({**first, "startsAt": "2026-01-02T03:04:06Z"}, second),
     ]
+    keys = [parse(one, now=NEW_YEAR).key for one in notices]
     assert keys[0] == keys[1]
     assert len(set(keys)) == 5
 
@@ -84,18 +89,35 @@ def test_both_alertmanagers_of_a_pair_give_one_key() -> None:
         (notification({**alert(), "startsAt": "yesterday"}), "RFC 3339"),
         (notification({**alert(), "startsAt": "2026-01-02T03:04:05"}), "time zone"),
         (notification({**alert(), "status": []}), "an alert's `status`"),
+        (notification({**alert(), "startsAt": "0001-01-01T00:00:00+23:59"}), "within ten years"),
+        (notification({**alert(), "startsAt": "2036-12-31T00:00:00Z"}), "within ten years"),
     ],
-    ids=["cut short", "deep", "list", "empty", "status", "alerts", "too many", "labels", "fingerprint", "time", "no zone", "alert status"],
+    ids=[
+        "cut short",
+        "deep",
+        "list",
+        "empty",
+        "status",
+        "alerts",
+        "too many",
+        "labels",
+        "fingerprint",
+        "time",
+        "no zone",
+        "alert status",
+        "before the calendar",
+        "far ahead",
+    ],
 )
 def test_what_is_no_notification_is_refused_with_the_reason(body: bytes, message: str) -> None:
     """A schema that is checked, not assumed."""
     with pytest.raises(ValueError, match=message):
-        parse(body)
+        parse(body, now=NEW_YEAR)
 
 
 def _desk(tmp_path: Path, *, token: str = "") -> tuple[Desk, Inbox, list[None]]:
     box, news = Inbox(tmp_path), list[None]()
-    return Desk(box, Counters(("incident",)), token, lambda: news.append(None), lambda: True, lambda: 1.0), box, news
+    return Desk(box, Counters(("incident",)), token, lambda: news.append(None), lambda: True, lambda: NEW_YEAR), box, news
 
 
 def test_a_notice_is_on_disk_before_it_is_acknowledged(tmp_path: Path) -> None:
@@ -106,7 +128,7 @@ def test_a_notice_is_on_disk_before_it_is_acknowledged(tmp_path: Path) -> None:
     assert news
     box.handled(box.waiting()[0], result="run", at=2.0)
     assert Inbox(tmp_path).waiting() == ()
-    assert Inbox(tmp_path).receive(parse(notification(alert())), at=3.0) is False
+    assert Inbox(tmp_path).receive(parse(notification(alert()), now=NEW_YEAR), at=3.0) is False
 
 
 def test_what_cannot_be_kept_is_not_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,8 +208,8 @@ def test_what_asks_for_nothing_is_noted(tmp_path: Path) -> None:
     """Resolved groups and other alerts start no run, and do not wait."""
     scene = Scene(tmp_path)
     worker, box, _ = _worker(scene)
-    box.receive(_notice(alert(status="resolved"), status="resolved"), at=1.0)
-    box.receive(_notice(alert("SomebodyElses")), at=1.0)
+    box.receive(_notice(alert(status="resolved", starts_at=STARTED), status="resolved"), at=1.0)
+    box.receive(_notice(alert("SomebodyElses", starts_at=STARTED)), at=1.0)
     worker.turn()
     assert (_runs(scene), box.waiting()) == ([], ())
 
@@ -229,6 +251,24 @@ def test_after_a_crash_the_run_goes_on_and_the_alert_is_not_answered_again(tmp_p
     assert _runs(scene) == [outcome]
     assert scene.platform.asked == ["1.0.0"]
     assert box.waiting() == ()
+
+
+def test_a_run_that_cannot_go_on_keeps_no_other_alert_waiting(tmp_path: Path) -> None:
+    """What nobody foresaw is said once for its run, which is left alone; the next alert is answered."""
+    scene, said = Scene(tmp_path), list[str]()
+    worker, box, _ = _worker(scene, say=said.append)
+    box.receive(replace(_notice(), started_at=-1e12), at=1.0)
+    worker.turn()
+    worker.turn()
+    assert worker.turn() is False
+    aside = [text for text in said if "is set aside" in text]
+    assert len(aside) == 2  # the alert's, and the run's that it began
+    assert runs.folders(tmp_path)[0].name in aside[1]
+    scene.platform.desired = scene.platform.running = BAD
+    box.receive(_notice(alert("SageRollbackLatency", starts_at="1970-01-02T00:00:00Z")), at=1.0)
+    scene.clock.sleep(90_000)
+    worker.turn()
+    assert Outcome.REFUSED in _runs(scene)
 
 
 def _bakes(scene: Scene, seconds: int) -> list[str]:
