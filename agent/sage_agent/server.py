@@ -11,15 +11,19 @@ from socket import socket
 from typing import Any, Final
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from sage_agent.hooks import Hooks
+from sage_agent.quiet import QuietConnections, refuse_more
 from sage_agent.sockets import BACKLOG
 
 _log = logging.getLogger("sage_agent")
 _KEEP_ALIVE_SECONDS: Final = 75
 """Longer than the idle timeout of common load balancers (60 s), so that they and not we close idle connections."""
-_LINGER_SECONDS: Final = 0.1
-"""How long a drained idle connection is kept: a request its caller has already sent arrives within a network round trip."""
+_LINGER_SECONDS: Final = 1.0
+"""How long a draining server keeps a connection without a request: its caller may have opened it a moment ago, or have read an answer
+that did not say close, and be about to send one. Callers in use are gone sooner, as their next answer tells them to close."""
+_SWEEP_SECONDS: Final = 0.1
 _CUT_SECONDS: Final = 1.0
 """How long requests that were cut may take to say so to their callers."""
 _POLL_SECONDS: Final = 0.01
@@ -28,8 +32,8 @@ _POLL_SECONDS: Final = 0.01
 class DrainingServer(uvicorn.Server):
     """Serves `app` until SIGTERM or SIGINT, then drains.
 
-    Draining: say so; stop accepting; answer what is in flight, telling each caller to close its connection; after `drain_timeout`
-    seconds, or at a second signal, cut what is left.
+    Draining: say so; stop accepting; answer what is in flight and what still comes on open connections, telling each caller to close
+    its connection; close those on which nothing comes; after `drain_timeout` seconds, or at a second signal, cut what is left.
     """
 
     def __init__(self, app: Callable[..., Awaitable[None]], hooks: Hooks, *, drain_timeout: float) -> None:
@@ -89,24 +93,42 @@ class DrainingServer(uvicorn.Server):
         for sock in sockets or []:
             sock.close()
         self.server_state.default_headers.append((b"connection", b"close"))
-        deadline = asyncio.get_running_loop().time() + self._drain_timeout
-        await self._emptied(min(_LINGER_SECONDS, self._drain_timeout))
-        for connection in list(self.server_state.connections):
-            connection.shutdown()
-        await self._emptied(deadline - asyncio.get_running_loop().time())
+        for connection in self._connections():
+            refuse_more(connection)
+        await self._empty(asyncio.get_running_loop().time() + self._drain_timeout)
         await self._cut_the_rest()
         await self._hooks.after()
 
-    async def _emptied(self, seconds: float) -> None:
-        """Wait until nothing is open, for so long at most or until somebody loses patience."""
-        deadline = asyncio.get_running_loop().time() + seconds
-        while (self.server_state.connections or self.server_state.tasks) and not self._cut.is_set():
-            left = deadline - asyncio.get_running_loop().time()
-            if left <= 0:
+    async def _empty(self, deadline: float) -> None:
+        """Wait until nothing is open, closing what is quiet; until the deadline at most, or until somebody loses patience."""
+        loop = asyncio.get_running_loop()
+        quiet = QuietConnections(_LINGER_SECONDS)
+        while not await self._emptied(min(_SWEEP_SECONDS, deadline - loop.time())):
+            if self._cut.is_set() or loop.time() >= deadline:
                 return
-            await asyncio.sleep(min(_POLL_SECONDS, left))
+            for connection in quiet.among(self._connections(), now=loop.time()):
+                connection.shutdown()
+
+    async def _emptied(self, seconds: float) -> bool:
+        """Wait for so long at most until nothing is open; whether nothing is.
+
+        It never tells at once: a connection accepted last is known only when the loop has gone round.
+        """
+        deadline = asyncio.get_running_loop().time() + seconds
+        while True:
+            left = deadline - asyncio.get_running_loop().time()
+            await asyncio.sleep(max(0.0, min(_POLL_SECONDS, left)))
+            if not self.server_state.connections and not self.server_state.tasks:
+                return True
+            if left <= 0 or self._cut.is_set():
+                return False
+
+    def _connections(self) -> list[HttpToolsProtocol]:
+        return [one for one in self.server_state.connections if isinstance(one, HttpToolsProtocol)]
 
     async def _cut_the_rest(self) -> None:
+        for connection in self._connections():
+            connection.shutdown()
         tasks = set(self.server_state.tasks)
         if not tasks:
             return

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Self
 
@@ -17,7 +21,7 @@ import pytest
 
 from sage_obs.platforms.local.supervisor import answers
 from sage_obs.processes import stop
-from tests.support.agents import BODY, read_lines, running_agent, start_agent, wait_for_line
+from tests.support.agents import BODY, RunningAgent, read_lines, running_agent, start_agent, wait_for_line
 
 
 class Load:
@@ -91,6 +95,59 @@ def test_a_shared_listener_outlives_its_first_server(tmp_path: Path) -> None:
                 load.stop()
     assert set(load.results) == {"ok"}
     assert [(agent.start["port"], agent.start["inherited_socket"]) for agent in (old, new)] == [(port, True)] * 2
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["opened", "kept alive"])
+def test_a_request_that_arrives_while_a_draining_agent_does_not_run_is_answered(tmp_path: Path, *, used: bool) -> None:
+    """What the kernel has taken for an open connection is read and answered, even if the agent gets the CPU after its own patience."""
+    with running_agent(tmp_path) as agent, _connect(agent) as caller:
+        if used:
+            caller.request("POST", "/v1/messages", json.dumps(BODY))
+            assert caller.getresponse().read()
+        agent.process.signal(signal.SIGTERM)
+        wait_for_line(agent.process, "agent draining")
+        agent.process.signal(signal.SIGSTOP)
+        caller.request("POST", "/v1/messages", json.dumps(BODY))
+        time.sleep(1.5)
+        agent.process.signal(signal.SIGCONT)
+        answer = caller.getresponse()
+        assert (answer.status, answer.getheader("connection")) == (HTTPStatus.OK, "close")
+        assert agent.process.popen.wait(5) == 0
+
+
+@pytest.mark.parametrize("sent", [0, 20], ids=["nothing", "half a header"])
+def test_a_caller_who_had_connected_has_time_to_ask_during_a_drain(tmp_path: Path, sent: int) -> None:
+    """An open connection without a whole request is not closed at once; its caller is answered and told to close."""
+    request = f"POST /v1/messages HTTP/1.1\r\nhost: agent\r\ncontent-length: {len(json.dumps(BODY))}\r\n\r\n{json.dumps(BODY)}".encode()
+    with running_agent(tmp_path) as agent, _connect(agent) as caller:
+        caller.sock.sendall(request[:sent])
+        agent.process.signal(signal.SIGTERM)
+        time.sleep(0.5)
+        caller.sock.sendall(request[sent:])
+        answer = HTTPResponse(caller.sock, method="POST")
+        answer.begin()
+        assert (answer.status, answer.getheader("connection")) == (HTTPStatus.OK, "close")
+        assert agent.process.popen.wait(5) == 0
+
+
+def test_an_idle_connection_does_not_hold_a_drain(tmp_path: Path) -> None:
+    """Connections on which nothing comes, kept alive or never used, are closed long before the drain's deadline."""
+    with running_agent(tmp_path) as agent, _connect(agent), _connect(agent) as kept:
+        kept.request("POST", "/v1/messages", json.dumps(BODY))
+        assert kept.getresponse().read()
+        agent.process.signal(signal.SIGTERM)
+        assert agent.process.popen.wait(5) == 0
+
+
+@contextmanager
+def _connect(agent: RunningAgent) -> Iterator[HTTPConnection]:
+    """A connection the agent has accepted; one it closes is not opened again."""
+    caller = HTTPConnection("127.0.0.1", agent.start["port"], timeout=10)
+    caller.auto_open = 0
+    caller.connect()
+    time.sleep(0.2)
+    with closing(caller):
+        yield caller
 
 
 def test_whoever_is_ready_can_be_stopped_gently(tmp_path: Path) -> None:
