@@ -36,6 +36,7 @@ generate: $(VENV)/.installed-dev ## Render dashboards, alerts and runbook pages 
 	$(BIN)/sage-obs dashboards export --force
 	$(BIN)/sage-obs alerts export --force
 	$(BIN)/sage-obs runbook export --force
+	$(BIN)/python tools/telemetry_reference.py
 
 format: $(VENV)/.installed-dev ## Format the code
 	$(BIN)/ruff format .
