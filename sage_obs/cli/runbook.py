@@ -128,14 +128,10 @@ def _pairs(params: tuple[str, ...]) -> dict[str, str]:
 def resume_(*, run: str, yes: bool, non_interactive: bool, as_json: bool, state: Path, profile: str | None, **where: Any) -> int:
     """Go on with a run that waits or was interrupted; RUN is its id, the beginning of it, or `latest`."""
     from sage_obs.cli.world import open_world
-    from sage_obs.runbooks import journal, runs
-    from sage_obs.runbooks.progress import fold
+    from sage_obs.runbooks import runs
 
     folder = runs.find(state, run)
-    start = fold(journal.read(folder)).start
-    if start is None:
-        raise ConfigError(f"The run {folder.name} was never started.", hint="Nothing was changed by it.")
-    asked = _asked_again(start, state=state, profile=profile, **where)
+    asked = _asked_again(runs.started(folder), state=state, profile=profile, **where)
     world = open_world(asked, approve=approver(yes=yes, ask=not non_interactive and not as_json))
     return exit_code(guarded(lambda: runs.resume(folder, world, by=person(), watch=printer(as_json=as_json))))
 
@@ -145,7 +141,7 @@ def _asked_again(
 ) -> Asked:
     from sage_obs.cli.world import Asked
 
-    platform, service = start.parameters["platform"], start.parameters["service"]
+    platform, service = start.parameters.get("platform", "auto"), start.parameters.get("service", SERVICE)
     return Asked(state, prometheus, targets, window, profile or start.profile, platform, service)
 
 
@@ -162,11 +158,11 @@ def status_(*, run: str | None, state: Path, as_json: bool) -> None:
             _show_run(folder, as_json=as_json)
         return
     folder = runs.find(state, run)
-    events = journal.read(folder)
-    journal.verify(events, source=str(folder / journal.FILE))
+    events = journal.trusted(folder)
     show = printer(as_json=as_json)
-    for event in events:
-        show(event)
+    with journal.interpreting(str(folder / journal.FILE)):
+        for event in events:
+            show(event)
 
 
 def _show_run(folder: Path, *, as_json: bool) -> None:
@@ -175,9 +171,7 @@ def _show_run(folder: Path, *, as_json: bool) -> None:
     from sage_obs.runbooks.progress import fold
 
     try:
-        events = journal.read(folder)
-        journal.verify(events, source=str(folder / journal.FILE))
-        progress = fold(events)
+        progress = fold(journal.trusted(folder))
         outcome = "waiting_for_approval" if progress.waiting else progress.outcome.value if progress.outcome else "unfinished"
     except JournalError as exc:
         outcome = f"unreadable: {exc.message}"
@@ -196,10 +190,11 @@ def postmortem_(*, run: str, state: Path, as_json: bool) -> None:
     from sage_obs.runbooks.postmortem_text import as_markdown
 
     folder = runs.find(state, run)
-    events = journal.read(folder)
-    journal.verify(events, source=str(folder / journal.FILE))
-    found = draft(events)
-    click.echo(to_json(found) if as_json else as_markdown(found), nl=False)
+    events = journal.trusted(folder)
+    with journal.interpreting(str(folder / journal.FILE)):
+        found = draft(events)
+        text = to_json(found) if as_json else as_markdown(found)
+    click.echo(text, nl=False)
 
 
 @command.command("list")

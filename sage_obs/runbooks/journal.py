@@ -1,7 +1,9 @@
 """The journal of a run: one JSON object a line, flushed to disk before anything else happens, each line chained to the one before.
 
 A line's `sha256` covers everything else in it, and `prev` repeats the `sha256` of the line before; so a line that was changed,
-removed or put in shows.
+removed or put in shows. Lines cut off the end leave a whole chain: they show by the seal that is put beside the journal of a run that
+has ended. A run that was killed has no seal, and who can write to the folder can make chain and seal anew: against that, keep the head
+elsewhere.
 """
 
 from __future__ import annotations
@@ -9,18 +11,24 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
+import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from sage_obs.errors import JournalError
-from sage_obs.files import CorruptLineError, append_json, read_json_lines
+from sage_obs.files import CorruptLineError, append_json, read_json_lines, replace_text
 
 FILE: Final = "journal.jsonl"
+SEAL: Final = "seal.json"
+"""Beside the journal of a run that has ended: how many lines it has, and the last one's `sha256`."""
 START: Final = "0" * 64
 """What the first line's `prev` holds."""
+_END_OF_TIME: Final = 253_402_300_800.0
+"""Unix time of the year 10000, which no calendar of ours can show."""
 
 
 class EventType(enum.StrEnum):
@@ -138,16 +146,66 @@ class Journal:
 
     def verify(self) -> None:
         """Check the chain as it lies on disk. Raises JournalError naming the first line that is not what was written."""
-        verify(read(self._path.parent), source=str(self._path))
+        trusted(self._path.parent)
 
 
 def read(folder: Path) -> tuple[Event, ...]:
     """The events of a run's folder, oldest first. Raises JournalError where a line cannot be read."""
     try:
-        lines = read_json_lines(folder / FILE)
-        return tuple(Event(**{**line, "type": EventType(line["type"])}) for line in lines)
-    except (CorruptLineError, OSError, KeyError, TypeError, ValueError) as exc:
+        return tuple(_event(line) for line in read_json_lines(folder / FILE))
+    except (CorruptLineError, OSError, KeyError, TypeError, ValueError, RecursionError) as exc:
         raise JournalError(f"The journal {folder / FILE} cannot be read: {exc}", hint="Nothing was changed.") from exc
+
+
+def _event(line: Mapping[str, Any]) -> Event:
+    event = Event(**{**line, "type": EventType(line["type"])})
+    texts = all(isinstance(text, str) for text in (event.run, event.step, event.prev, event.sha256))
+    if not texts or type(event.seq) is not int or not isinstance(event.data, dict):
+        raise TypeError(f"line {event.seq!r:.20} is no event")
+    if type(event.at) not in (int, float) or not (math.isfinite(event.at) and 0 <= event.at < _END_OF_TIME):
+        raise TypeError(f"line {event.seq} has no time")
+    return event
+
+
+def trusted(folder: Path) -> tuple[Event, ...]:
+    """The events of a run's folder, oldest first, once numbering, chain, content and seal are checked. Raises JournalError."""
+    events = read(folder)
+    verify(events, source=str(folder / FILE))
+    _check_seal(folder, events)
+    return events
+
+
+def seal(folder: Path, events: Sequence[Event]) -> None:
+    """Put the seal on the journal of a run that has ended, unless it is there. A disk that has no room for it changes nothing else."""
+    with suppress(OSError):
+        if not (folder / SEAL).exists():
+            replace_text(folder / SEAL, json.dumps(_seal(events)) + "\n")
+
+
+def _seal(events: Sequence[Event]) -> dict[str, Any]:
+    return {"lines": len(events), "head": events[-1].sha256 if events else START}
+
+
+def _check_seal(folder: Path, events: Sequence[Event]) -> None:
+    try:
+        found = json.loads((folder / SEAL).read_bytes())
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, RecursionError) as exc:
+        raise JournalError(f"The seal {folder / SEAL} cannot be read: {exc}", hint="Its journal cannot be relied on.") from exc
+    if found != _seal(events):
+        raise JournalError(f"{folder / FILE} was changed: it does not end as it was sealed.", hint="Its record cannot be relied on.")
+
+
+@contextmanager
+def interpreting(source: str) -> Iterator[None]:
+    """Raise JournalError, naming `source`, where data that passed every check of form turns out to be something else."""
+    try:
+        yield
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError, ArithmeticError) as exc:
+        raise JournalError(
+            f"{source} holds what no run writes ({type(exc).__name__}: {exc}).", hint="Its record cannot be relied on."
+        ) from exc
 
 
 def verify(events: Sequence[Event], *, source: str) -> None:

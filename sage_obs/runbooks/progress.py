@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sage_obs.runbooks.journal import Event, EventType
+from sage_obs.runbooks.journal import Event, EventType, interpreting
 from sage_obs.runbooks.model import Outcome
 from sage_obs.runbooks.records import Assessment, Decision, Exhibit, Finding
 
@@ -27,7 +27,10 @@ class Start:
     @classmethod
     def read(cls, data: Mapping[str, Any]) -> Start:
         """From the journal."""
-        return cls(**{**data, "alerts": tuple(data["alerts"])})
+        start = cls(**{**data, "alerts": tuple(data["alerts"])})
+        if not isinstance(start.runbook, str) or not all(isinstance(value, str) for value in {**start.parameters}.values()):
+            raise TypeError("a run starts with a runbook's name and parameters")
+        return start
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,31 +53,36 @@ class Progress:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """What the last check found, () before the first."""
-        return tuple(Finding.read(one) for one in self.found("findings") or ())
+        with interpreting("The journal"):
+            return tuple(Finding.read(one) for one in self.found("findings") or ())
 
     @property
     def assessment(self) -> Assessment | None:
         """What the assessment found, None before it."""
-        data = self.found("assessment")
-        return Assessment.read(data) if data else None
+        with interpreting("The journal"):
+            data = self.found("assessment")
+            return Assessment.read(data) if data else None
 
     @property
     def decision(self) -> Decision | None:
         """What was decided, None before it."""
-        data = self.found("decision")
-        return Decision.read(data) if data else None
+        with interpreting("The journal"):
+            data = self.found("decision")
+            return Decision.read(data) if data else None
 
     @property
     def evidence(self) -> tuple[Exhibit, ...]:
         """What was captured, () before."""
-        return tuple(Exhibit.read(one) for one in self.found("evidence") or ())
+        with interpreting("The journal"):
+            return tuple(Exhibit.read(one) for one in self.found("evidence") or ())
 
 
 def fold(events: Iterable[Event]) -> Progress:
-    """The state that these events lead to."""
+    """The state that these events lead to. Raises JournalError for events that no run writes."""
     progress = Progress()
-    for event in events:
-        progress = advance(progress, event)
+    with interpreting("The journal"):
+        for event in events:
+            progress = advance(progress, event)
     return progress
 
 

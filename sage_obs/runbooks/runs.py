@@ -71,7 +71,14 @@ def execute(about: Script, start: Start, world: World, *, watch: Watch = _silent
         folder = _create(world.state, run, about)
         log = Journal(folder, run=run, clock=world.clock, write=write)
         watch(log.append(EventType.RUN_STARTED, data=_data(start)))
-        return Engine(about, log, world, folder=folder, watch=watch).run()
+        return _run(Engine(about, log, world, folder=folder, watch=watch), log, folder)
+
+
+def _run(engine: Engine, log: Journal, folder: Path) -> Progress:
+    progress = engine.run()
+    if progress.outcome is not None:
+        journal.seal(folder, log.events)
+    return progress
 
 
 def resume(folder: Path, world: World, *, by: str, watch: Watch = _silent, write: Write = append_json) -> Progress:
@@ -80,13 +87,13 @@ def resume(folder: Path, world: World, *, by: str, watch: Watch = _silent, write
     Raises as `execute` does.
     """
     about = stored_script(folder)
-    start = _started(folder)
+    start = started(folder)
     with holding(world.state, locks(about.runbook, about.library, start.parameters), run=folder.name):
         log = Journal(folder, run=folder.name, clock=world.clock, write=write)
         log.verify()
         if fold(log.events).outcome is None:
             watch(log.append(EventType.RUN_RESUMED, data={"by": by, "pid": os.getpid()}))
-        return Engine(about, log, world, folder=folder, watch=watch).run()
+        return _run(Engine(about, log, world, folder=folder, watch=watch), log, folder)
 
 
 def _bound(about: Script, start: Start) -> Start:
@@ -116,14 +123,15 @@ def _create(state: Path, run: str, about: Script) -> Path:
 def stored_script(folder: Path) -> Script:
     """The runbook a run was started with, and those it may call. Raises ConfigError, JournalError."""
     library = loader.load_folder(folder / _RUNBOOKS)
-    name = _started(folder).runbook
+    name = started(folder).runbook
     if name not in library:
         raise JournalError(f"The run's folder {folder} has lost its runbook {name}.", hint="It cannot be resumed.")
     return Script(library[name], library)
 
 
-def _started(folder: Path) -> Start:
-    start = fold(journal.read(folder)).start
+def started(folder: Path) -> Start:
+    """What a run was started with. Raises JournalError for a journal that is empty or is not what was written."""
+    start = fold(journal.trusted(folder)).start
     if start is None:
         raise JournalError(f"The run {folder.name} was never started: its journal is empty.", hint="Nothing was changed by it.")
     return start
@@ -147,23 +155,36 @@ def find(state: Path, run: str) -> Path:
 
 
 def automatic_rollbacks(state: Path, service: str) -> tuple[float, ...]:
-    """When (Unix time) automatic runs meant to change this service, oldest first. Raises JournalError for a journal it cannot read."""
-    times = []
+    """When (Unix time) automatic runs meant to change this service, oldest first.
+
+    A journal that cannot be relied on may hide a rollback, so it counts as one, at the time its file was last changed.
+    """
+    times: list[float] = []
     for folder in folders(state):
-        events = journal.read(folder)
-        start = fold(events[:1]).start
-        if start is not None and start.automatic and start.parameters.get("service") == service:
-            times += [event.at for event in events if event.type is EventType.STEP_INTENT and _changes(event)]
+        try:
+            times += _intents(folder, service)
+        except JournalError:
+            times.append((folder / journal.FILE).stat().st_mtime)
     return tuple(sorted(times))
+
+
+def _intents(folder: Path, service: str) -> list[float]:
+    events = journal.trusted(folder)
+    start = fold(events).start
+    if start is None or not start.automatic or start.parameters.get("service") != service:
+        return []
+    with journal.interpreting(str(folder / journal.FILE)):
+        return [event.at for event in events if event.type is EventType.STEP_INTENT and _changes(event)]
 
 
 def covering(state: Path, service: str, *, at: float) -> Path | None:
     """The automatic run that rolled this service back, verified it, and ended after the Unix time `at`; None if there is none."""
     for folder in reversed(folders(state)):
         with contextlib.suppress(JournalError):
-            events = journal.read(folder)
-            if events and events[-1].at >= at and _rolled_back(fold(events), service):
-                return folder
+            events = journal.trusted(folder)
+            with journal.interpreting(folder.name):
+                if events and events[-1].at >= at and _rolled_back(fold(events), service):
+                    return folder
     return None
 
 
@@ -177,15 +198,16 @@ def _changes(event: Event) -> bool:
     return bool(event.data["effect"] != Effect.NONE)
 
 
-def unfinished(state: Path) -> tuple[Path, ...]:
-    """The automatic runs that were begun and have not ended, oldest first; one whose journal cannot be read cannot be resumed either."""
-    return tuple(folder for folder in folders(state) if _resumable(folder))
+def unfinished(state: Path, *, say: Callable[[str], None] = lambda _: None) -> tuple[Path, ...]:
+    """The automatic runs that were begun and have not ended, oldest first; one whose journal cannot be relied on is left out, and said."""
+    return tuple(folder for folder in folders(state) if _resumable(folder, say))
 
 
-def _resumable(folder: Path) -> bool:
+def _resumable(folder: Path, say: Callable[[str], None]) -> bool:
     try:
-        progress = fold(journal.read(folder))
-    except JournalError:
+        progress = fold(journal.trusted(folder))
+    except JournalError as exc:
+        say(f"{folder.name} is left out: {exc}")
         return False
     return progress.start is not None and progress.start.automatic and progress.outcome is None
 
@@ -194,7 +216,7 @@ def of_alert(state: Path, key: str) -> Path | None:
     """The run that answers the alert group with this key, None if none was started."""
     for folder in reversed(folders(state)):
         with contextlib.suppress(JournalError):
-            start = fold(journal.read(folder)[:1]).start
+            start = fold(journal.trusted(folder)[:1]).start
             if start is not None and start.alert_key == key:
                 return folder
     return None

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sage_obs.conventions import AGENT_METRICS
+from sage_obs.runbooks import journal
 from tests.support.prometheus import Target, serving
 
 
@@ -84,11 +85,21 @@ def test_a_real_run_leaves_a_run_that_can_be_looked_at(tmp_path: Path) -> None:
     assert "refused: nothing was changed" in shown.stdout
     written = _runbook("postmortem", "--state", "state", cwd=tmp_path)
     assert written.stdout.startswith("# Post-mortem: sage-agent, P1")
-    journal = next((tmp_path / "state/runs").glob("*/journal.jsonl"))
-    journal.write_text(journal.read_text().replace("refused", "allowed", 1))
+    path = next((tmp_path / "state/runs").glob("*/journal.jsonl"))
+    path.write_text(path.read_text().replace("refused", "allowed", 1))
     tampered = _runbook("status", "latest", "--state", "state", cwd=tmp_path)
     assert tampered.returncode == 1
     assert "is not what was written" in tampered.stderr
+
+
+@pytest.mark.parametrize("command", [("resume", "latest", "--target", "x"), ("status", "latest"), ("postmortem",)], ids=lambda one: one[0])
+def test_a_journal_that_no_run_wrote_is_a_sentence(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """Its chain holds and its data is nonsense: exit 1 and no traceback."""
+    folder = tmp_path / "state/runs/20260101T000000Z-incident-abcdef"
+    log = journal.Journal(folder, run=folder.name, clock=lambda: 1.0)
+    log.append(journal.EventType.RUN_STARTED, data={})
+    result = _runbook(*command, "--state", "state", cwd=tmp_path)
+    assert (result.returncode, "Traceback" in result.stderr, "no run writes" in result.stderr) == (1, False, True), result.stderr
 
 
 def test_a_runbook_of_ones_own_is_linted(tmp_path: Path) -> None:

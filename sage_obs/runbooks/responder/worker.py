@@ -72,7 +72,7 @@ class Worker:
         return any(left)
 
     def _unfinished(self) -> list[Path]:
-        return [folder for folder in runs.unfinished(self._world.state) if folder.name not in self._aside]
+        return [folder for folder in runs.unfinished(self._world.state, say=self._complain) if folder.name not in self._aside]
 
     def _answer(self, notice: Notice) -> bool:
         """Run the incident runbook for a notice that asks for it; False where it has to wait."""

@@ -275,6 +275,47 @@ def test_automatic_rollbacks_are_counted_by_what_they_meant_to_change(tmp_path: 
     assert runs.automatic_rollbacks(tmp_path, "another") == ()
 
 
+def _forge(folder: Path, changed: Mapping[str, Any]) -> None:
+    """Put other data into the first event, with a chain that fits it."""
+    first, *_ = journal.read(folder)
+    forged = journal.next_event((), at=first.at, run=first.run, kind=first.type, step="", data={**first.data, **changed})
+    (folder / journal.FILE).write_text(json.dumps(forged.line()) + "\n")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"alerts": 3}, {"made": "up"}, {"parameters": [1]}, {"parameters": {"service": 1}}, {"runbook": None}],
+    ids=["type", "key", "parameters", "service", "runbook"],
+)
+def test_a_journal_that_no_run_wrote_is_left_out_and_said(tmp_path: Path, changed: Mapping[str, Any]) -> None:
+    """One corrupt folder is a sentence and not the end of whoever lists, counts or resumes runs."""
+    scene, said = Scene(tmp_path), list[str]()
+    runs.execute(runs.script("incident"), scene.start(automatic=False), scene.world)
+    folder = _last_run(scene)
+    _forge(folder, changed)
+    assert runs.unfinished(tmp_path, say=said.append) == ()
+    assert [folder.name in text for text in said] == [True]
+    assert runs.covering(tmp_path, "sage-agent", at=0) is None
+    assert runs.of_alert(tmp_path, "key") is None
+    assert runs.automatic_rollbacks(tmp_path, "sage-agent") == ((folder / journal.FILE).stat().st_mtime,)
+    with pytest.raises(JournalError, match="no run writes"):
+        runs.resume(folder, scene.world, by="test")
+
+
+def test_a_run_that_has_ended_is_sealed(tmp_path: Path) -> None:
+    """Cut back to where it was under way, it is not taken for a run to resume; a crash before the seal is made good by a resumption."""
+    scene = Scene(tmp_path)
+    _execute(scene)
+    folder = _last_run(scene)
+    (folder / journal.SEAL).unlink()
+    runs.resume(folder, scene.world, by="test")
+    lines = (folder / journal.FILE).read_text().splitlines(keepends=True)
+    (folder / journal.FILE).write_text("".join(lines[:-2]))
+    assert runs.unfinished(tmp_path) == ()
+    with pytest.raises(JournalError, match="sealed"):
+        runs.resume(folder, scene.world, by="test")
+
+
 def test_the_state_of_a_run_is_the_fold_of_its_journal(tmp_path: Path) -> None:
     """What the engine holds in memory is what anyone reads from the disk."""
     scene = Scene(tmp_path)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sage_obs.errors import JournalError
-from sage_obs.runbooks.journal import FILE, EventType, Journal, read, verify
+from sage_obs.runbooks.journal import FILE, SEAL, EventType, Journal, read, seal, trusted, verify
 from tests.support.runbooks import Clock
 
 
@@ -80,8 +80,41 @@ def test_a_line_cut_short_by_a_crash_was_never_written(tmp_path: Path) -> None:
     assert len(read(tmp_path)) == 4
 
 
+_LINE = {"seq": 1, "at": 1.0, "run": "a-run", "type": "step.intent", "step": "", "data": {}, "prev": "", "sha256": ""}
+
+_WRONG: tuple[dict[str, Any], ...] = (
+    {"type": "made.up"}, {"seq": "1"}, {"seq": True}, {"at": "now"}, {"at": 1e300}, {"at": float("nan")}, {"data": []}, {"run": None},
+    {"prev": 0},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("cut", [1, 2])
+def test_lines_cut_off_a_sealed_journal_show(tmp_path: Path, cut: int) -> None:
+    """What is left is a whole chain, but not the one that was sealed."""
+    journal = _written(tmp_path)
+    seal(tmp_path, journal.events)
+    assert trusted(tmp_path) == journal.events
+    _rewrite(tmp_path, _lines(tmp_path)[:-cut])
+    verify(read(tmp_path), source="the journal")
+    with pytest.raises(JournalError, match="does not end as it was sealed"):
+        trusted(tmp_path)
+
+
+def test_a_seal_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """Neither taken for none nor for a right one."""
+    _written(tmp_path)
+    (tmp_path / SEAL).write_text("{")
+    with pytest.raises(JournalError, match="seal"):
+        trusted(tmp_path)
+
+
 @pytest.mark.parametrize(
-    "text", ["not json\n{}\n", '{"seq": 1}\n', json.dumps({"type": "made.up"}) + "\n"], ids=["no json", "no event", "unknown type"]
+    "text",
+    [
+        "not json\n{}\n",
+        '{"seq": 1}\n',
+        *(json.dumps({**_LINE, **wrong}) + "\n" for wrong in _WRONG),
+    ],
 )
 def test_what_is_no_journal_is_named(tmp_path: Path, text: str) -> None:
     """A file that cannot be read is an error people can act on."""
