@@ -23,6 +23,7 @@ from sage_obs.genai.prices import price_of
 from sage_obs.genai.taxonomy import classify, outcome_of
 from sage_obs.genai.waits import tool
 from sage_obs.metrics.active import internal_error, store
+from sage_obs.metrics.budget import label_text
 from sage_obs.metrics.cells import Cell, HistogramCell
 from sage_obs.metrics.store import Store
 from sage_obs.tracing.active import OpenSpan, tracing
@@ -82,16 +83,16 @@ class LlmCall:
     """A call under way, as a context manager, sync or async. An exception is classified, counted and passes on untouched."""
 
     def __init__(self, provider: str, model: str, *, operation: str = "chat", clock: Callable[[], float] = time.perf_counter) -> None:
-        self._provider = provider
-        self._model = model
-        self._operation = operation
+        self._provider = label_text(provider)
+        self._model = label_text(model)
+        self._operation = label_text(operation)
         self._clock = clock
         self._began = 0.0
         self._first_token: float | None = None
         self._input = 0
         self._output = 0
         self._error: ErrorType | None = None
-        self._wait = tool(model)
+        self._wait = tool(self._model)
         self._span: OpenSpan | None = None
 
     def first_token(self) -> None:
@@ -100,8 +101,11 @@ class LlmCall:
             self._first_token = self._clock() - self._began
 
     def usage(self, *, input: int = 0, output: int = 0) -> None:  # noqa: A002 - the conventions' word
-        """The tokens the provider billed for this call so far; the last word counts. Input includes cache reads and writes."""
-        self._input, self._output = max(0, int(input)), max(0, int(output))
+        """The tokens the provider billed for this call so far; the last word counts. Input includes cache reads and writes.
+
+        What is no number of tokens, such as the None of a provider that sent no usage, changes nothing and counts as an internal error.
+        """
+        self._input, self._output = _tokens(input, self._input), _tokens(output, self._output)
 
     def fail(self, error_type: ErrorType | str) -> None:
         """The call failed this way, whether or not an exception says so too; this word beats the exception's."""
@@ -175,6 +179,14 @@ class LlmCall:
         usage = {"gen_ai.usage.input_tokens": self._input, "gen_ai.usage.output_tokens": self._output}
         error_type = "" if self._error is None else self._error.value
         self._span.end(name=f"{self._operation} {self._model}", attributes=usage if any(usage.values()) else {}, error_type=error_type)
+
+
+def _tokens(given: float, before: int) -> int:
+    try:
+        return max(0, int(float(given)))
+    except Exception as exc:  # noqa: BLE001 - the value is the provider's
+        internal_error("genai", exc)
+        return before
 
 
 def llm_call(provider: str, model: str, *, operation: str = "chat") -> LlmCall:

@@ -61,10 +61,6 @@ class MetricsComponent(Unbuffered):
             self._take_back()
             self._take_back = None
 
-    def restart_after_fork(self) -> None:
-        """Be usable in a forked child."""
-        self._store.restart_after_fork()
-
 
 def _without_created() -> Callable[[], None]:
     """Leave out prometheus_client's `_created` series, half as many lines again, and return what brings them back."""

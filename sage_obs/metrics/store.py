@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final, Generic, TypeVar
@@ -16,14 +15,17 @@ DEFAULT_BUDGET: Final = 100
 
 
 class Family(Generic[C]):
-    """One metric and its children by label values. Bind a child once and keep it: `child` is not for the request path."""
+    """One metric and its children by label values. Bind a child once and keep it: `child` is not for the request path.
+
+    No locks: any allocation may run the garbage collector, and an abandoned generator that it closes may record here again, so a
+    thread that held a lock would wait for itself. Every step that changes the children is one operation of a dictionary.
+    """
 
     def __init__(self, metric: Metric, make: Callable[[], C], budget: LabelBudget) -> None:
         self.metric = metric
         self._make = make
         self._budget = budget
         self._children: dict[tuple[str, ...], C] = {}
-        self._lock = threading.Lock()
 
     def child(self, *values: str) -> C:
         """The child with these label values, in the order of the metric's labels; past the budget, the one of `other`."""
@@ -33,21 +35,17 @@ class Family(Generic[C]):
         return self._add(values) if found is None else found
 
     def _add(self, values: tuple[str, ...]) -> C:
-        with self._lock:
-            return self._children.setdefault(self._budget.fold(self.metric, values), self._make())
+        return self._children.setdefault(self._budget.fold(self.metric, values), self._make())
 
     def children(self) -> Sequence[tuple[tuple[str, ...], C]]:
         """Label values and children, as they are now."""
-        return list(self._children.items())
+        return list(self._children.copy().items())  # a list grows by allocating, and so may meet a new child half way
 
     def keep(self, values: frozenset[tuple[str, ...]]) -> None:
         """Forget the children with other label values than these; the one of `other` stays."""
-        with self._lock:
-            self._children = {key: child for key, child in self._children.items() if key in values or OTHER in key}
-
-    def restart_after_fork(self) -> None:
-        """A new lock in a forked child: a thread that held the old one stayed in the parent."""
-        self._lock = threading.Lock()
+        for key in self._children.copy():
+            if key not in values and OTHER not in key:
+                self._children.pop(key, None)
 
 
 class Store:
@@ -80,11 +78,6 @@ class Store:
     def keep(self, metric: Metric, values: frozenset[tuple[str, ...]]) -> None:
         """Forget the children of a counter or gauge with other label values than these: they are no longer true."""
         self._cells[metric].keep(values)
-
-    def restart_after_fork(self) -> None:
-        """Be usable in a forked child."""
-        for family in self.families():
-            family.restart_after_fork()
 
     def families(self) -> Iterator[Family[Cell] | Family[HistogramCell]]:
         """Every family, in the order of the catalogue."""

@@ -74,7 +74,7 @@ class Waiting:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler or destructor that waits for a model may come in the middle
         self._open = 0
         self._since = 0.0
         self._total = 0.0

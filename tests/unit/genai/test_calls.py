@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 import sage_obs
+from sage_obs import testing
 from sage_obs.conventions import (
     ERRORS,
+    INTERNAL_ERRORS,
     LLM_CALL_DURATION,
     LLM_CALLS,
     LLM_COST,
@@ -78,6 +81,21 @@ def test_a_model_without_a_price_is_counted_and_costs_nothing(instrument: Start)
         call.usage(input=10**6, output=10**6)
     assert value(UNKNOWN_PRICE, provider="p", model="mystery") == 1
     assert not [labels for labels in children(LLM_COST) if labels["model"] == "mystery"]
+
+
+@pytest.mark.parametrize(
+    "given", [None, float("nan"), float("inf"), 10**400, "many", object()], ids=["none", "nan", "inf", "huge", "text", "object"]
+)
+def test_usage_that_is_no_number_keeps_what_was_known(instrument: Start, given: Any) -> None:
+    """A provider's None does not reach the user's code: the previous number stays, and the error is counted as ours."""
+    instrument()
+    testing.reraise_internal_errors(on=False)
+    with sage_obs.llm_call("openai", "gpt-4o") as call:
+        call.usage(input=100, output=10)
+        call.usage(input=given, output=20)
+    assert value(LLM_TOKENS, type="input") == 100
+    assert value(LLM_TOKENS, type="output") == 20
+    assert value(INTERNAL_ERRORS, component="genai") == 1
 
 
 def test_waiting_for_models_and_tools_is_not_overhead() -> None:
