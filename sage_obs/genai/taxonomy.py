@@ -59,27 +59,49 @@ def of_status(status: int) -> ErrorType:
     return _BY_STATUS.get(status, fallback)
 
 
+def outcome_of_raised(error_type: ErrorType) -> Outcome:
+    """How a request ended that let an exception of this kind out: whatever a call inside it met, its caller was failed."""
+    return Outcome.CANCELLED if error_type is ErrorType.CANCELLED else Outcome.SERVER_ERROR
+
+
 def classify(error: BaseException) -> ErrorType:
-    """The kind of error an exception stands for, by class, code, status and name; `internal` where nothing tells."""
+    """The kind of error an exception stands for, by class, code, status and name; `internal` where nothing tells. Never raises."""
+    try:
+        return _classify(error)
+    except Exception:  # noqa: BLE001 - the exception's class is the user's
+        return ErrorType.INTERNAL
+
+
+def _classify(error: BaseException) -> ErrorType:
     if isinstance(error, (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)):
         return ErrorType.CANCELLED
     if isinstance(error, TimeoutError):
         return ErrorType.TIMEOUT
     if isinstance(error, ConnectionError):
         return ErrorType.UNAVAILABLE
-    if (code := getattr(error, "code", None)) in _BY_CODE:
-        return _BY_CODE[str(code)]
+    code = _attribute(error, "code")
+    if isinstance(code, str) and code in _BY_CODE:
+        return _BY_CODE[code]
     status = _status(error)
     return of_status(status) if status >= HTTPStatus.BAD_REQUEST else _by_name(error)
 
 
 def _status(error: BaseException) -> int:
     """The status a client library keeps on its exception or on the response it belongs to; 0 for none."""
-    for holder in (error, getattr(error, "response", None)):
-        status = getattr(holder, "status_code", None)
+    for holder in (error, _attribute(error, "response")):
+        status = _attribute(holder, "status_code")
         if isinstance(status, int):
             return status
     return 0
+
+
+def _attribute(holder: object, name: str) -> object:
+    """An attribute, None where there is none or it is a property that raises."""
+    try:
+        found: object = getattr(holder, name, None)
+    except Exception:  # noqa: BLE001 - the property is the user's
+        return None
+    return found
 
 
 def _by_name(error: BaseException) -> ErrorType:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import ClassVar
 
 import httpx
 import pytest
@@ -23,9 +24,47 @@ class CodedError(Exception):
     status_code = 400
 
 
+class UnhashableCodeError(Exception):
+    """Has a code that no dictionary takes."""
+
+    code: ClassVar[list[str]] = ["context_length_exceeded"]
+    status_code = 429
+
+
+class RaisingTimeoutError(Exception):
+    """Has properties that raise."""
+
+    @property
+    def code(self) -> str:
+        """Refuse."""
+        raise RuntimeError("no code")
+
+    @property
+    def response(self) -> object:
+        """Refuse."""
+        raise RuntimeError("no response")
+
+
+class HostileStatus(int):
+    """Cannot be compared."""
+
+    def __ge__(self, other: object) -> bool:
+        """Refuse."""
+        raise RuntimeError("no order")
+
+
+class HostileError(Exception):
+    """Has a status that cannot be compared."""
+
+    status_code = HostileStatus(500)
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
+        (UnhashableCodeError(), ErrorType.RATE_LIMITED),
+        (RaisingTimeoutError(), ErrorType.TIMEOUT),
+        (HostileError(), ErrorType.INTERNAL),
         (TimeoutError(), ErrorType.TIMEOUT),
         (asyncio.CancelledError(), ErrorType.CANCELLED),
         (GeneratorExit(), ErrorType.CANCELLED),
