@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from sage_obs.errors import JournalError, LockHeldError
@@ -25,11 +25,17 @@ def _hold(path: Path, run: str) -> Iterator[None]:
     descriptor = _open(path)
     try:
         _take(descriptor, path)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{run} (pid {os.getpid()})".encode(), 0)
+        _sign(descriptor, run)
         yield
     finally:
         os.close(descriptor)
+
+
+def _sign(descriptor: int, run: str) -> None:
+    """Say who holds it. On a full disk nobody is told, but the lock is held all the same."""
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{run} (pid {os.getpid()})".encode(), 0)
 
 
 def _open(path: Path) -> int:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -114,6 +115,7 @@ def _create(state: Path, run: str, about: Script) -> Path:
         for name in about.library:
             replace_text(folder / _RUNBOOKS / f"{name}.yaml", loader.source(name))
     except OSError as exc:
+        shutil.rmtree(folder, ignore_errors=True)  # a responder tries again every second
         raise JournalError(
             f"Cannot write the run's folder {folder} ({exc.strerror}). Nothing was changed.", hint="Make room first."
         ) from exc

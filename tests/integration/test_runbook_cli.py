@@ -92,6 +92,40 @@ def test_a_real_run_leaves_a_run_that_can_be_looked_at(tmp_path: Path) -> None:
     assert "is not what was written" in tampered.stderr
 
 
+_FULL = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)); "
+"""The first lines of a process whose files cannot grow, as on a full disk."""
+
+
+def test_a_full_disk_is_a_sentence_and_changes_nothing(tmp_path: Path) -> None:
+    """Not even the lock can be signed: exit 1, what to do, and no run left behind."""
+    code = _FULL + "from sage_obs.cli import main; sys.argv[0] = 'sage-obs'; sys.exit(main())"
+    with serving(Target("1.1.0", failed=1 / 3)) as address:
+        result = subprocess.run(
+            [sys.executable, "-B", "-c", code, "runbook", "incident", "--yes", "--target", address, "--window", "0.5", "--state", "state"],
+            cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert (result.returncode, "Traceback" in result.stderr) == (1, False), result.stderr
+    assert "Nothing was changed." in result.stderr
+    assert "Make room first." in result.stderr
+    assert list((tmp_path / "state/runs").iterdir()) == []
+
+
+def test_a_full_disk_leaves_the_platform_alone(tmp_path: Path) -> None:
+    """A run that cannot be written down asks the platform for nothing."""
+    code = _FULL + (
+        "from pathlib import Path; from sage_obs.runbooks import runs; from sage_obs.platforms.ledger import Ledger; "
+        "from sage_obs.errors import JournalError; from tests.support.runbooks import Scene; Ledger.mark = lambda *_, **__: True\n"
+        "scene = Scene(Path(sys.argv[1]))\n"
+        "try: runs.execute(runs.script('incident'), scene.start(), scene.world)\n"
+        "except JournalError as exc: print(scene.platform.asked, exc.message)"
+    )
+    root = Path(__file__).parents[2]
+    result = subprocess.run(
+        [sys.executable, "-B", "-c", code, str(tmp_path)], cwd=root, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.stdout.startswith("[] Cannot write the run's folder"), result.stdout + result.stderr
+
+
 @pytest.mark.parametrize("command", [("resume", "latest", "--target", "x"), ("status", "latest"), ("postmortem",)], ids=lambda one: one[0])
 def test_a_journal_that_no_run_wrote_is_a_sentence(tmp_path: Path, command: tuple[str, ...]) -> None:
     """Its chain holds and its data is nonsense: exit 1 and no traceback."""
