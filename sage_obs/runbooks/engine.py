@@ -44,6 +44,7 @@ class Engine:
         self._world = world
         self._folder = folder
         self._watch = watch
+        self._began = world.monotonic()
         self.progress: Progress = fold(log.events)
 
     def run(self) -> Progress:
@@ -105,7 +106,7 @@ class Engine:
         return HANDLERS[step.kind, step.use]
 
     def _late(self, step: Step) -> Result | None:
-        late = self._world.clock() - self.progress.began > self._script.runbook.limits.deadline
+        late = self._world.monotonic() - self._began > self._script.runbook.limits.deadline
         if not late or step.kind in (Kind.RECORD, Kind.POSTMORTEM):
             return None
         ends = Outcome.VERIFICATION_FAILED if self._changed() else Outcome.FAILED

@@ -35,11 +35,10 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A run so far. `intended` and `finished` hold the last such event of each step; `began` is its start or last resumption."""
+    """A run so far. `intended` and `finished` hold the last such event of each step."""
 
     run: str = ""
     start: Start | None = None
-    began: float = 0.0
     intended: Mapping[str, Event] = field(default_factory=dict)
     finished: Mapping[str, Event] = field(default_factory=dict)
     ending: Outcome | None = None
@@ -90,9 +89,9 @@ def advance(progress: Progress, event: Event) -> Progress:
     """The state after one more event."""
     match event.type:
         case EventType.RUN_STARTED:
-            return Progress(run=event.run, start=Start.read(event.data), began=event.at)
+            return Progress(run=event.run, start=Start.read(event.data))
         case EventType.RUN_RESUMED:
-            return _resumed(progress, event)
+            return _resumed(progress)
         case EventType.RUN_PAUSED:
             return replace(progress, waiting=True)
         case EventType.RUN_FINISHED:
@@ -105,8 +104,6 @@ def advance(progress: Progress, event: Event) -> Progress:
             return replace(progress, finished=finished, ending=Outcome(ends) if ends else progress.ending)
 
 
-def _resumed(progress: Progress, event: Event) -> Progress:
+def _resumed(progress: Progress) -> Progress:
     """A run that waited looks again before it acts: what it read then may no longer be so."""
-    if progress.waiting:
-        return replace(progress, began=event.at, waiting=False, intended={}, finished={}, ending=None)
-    return replace(progress, began=event.at)
+    return replace(progress, waiting=False, intended={}, finished={}, ending=None) if progress.waiting else progress

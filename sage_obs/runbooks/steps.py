@@ -204,9 +204,9 @@ def roll_back(now: Situation) -> Result:
 
 def converge(now: Situation) -> Result:
     """Wait until every instance runs the target and is ready."""
-    began = now.world.clock()
+    began = now.world.monotonic()
     waited = waits.until_converged(now.world, now.target, timeout=now.step.timeout)
-    took = round(now.world.clock() - began, 3)
+    took = round(now.world.monotonic() - began, 3)
     return Result(waited.verdict, waited.text, {"converged_seconds": took, "instances": list(waited.instances)})
 
 

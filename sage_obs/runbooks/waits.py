@@ -41,12 +41,12 @@ def until_converged(world: World, target: Release, *, timeout: float) -> Waited:
     """Wait until the platform has converged on `target`, at most `timeout` seconds. A platform that cannot be read is asked again."""
     if world.platform is None:
         return Waited(Verdict.UNKNOWN, "there is no platform to ask")
-    deadline, detail = world.clock() + timeout, ""
+    deadline, detail = world.monotonic() + timeout, ""
     while True:
         state, detail = _look(world.platform, detail)
         if state is not None and converged_on(state, target):
             return Waited(Verdict.PASS, f"every instance runs {target.version} and is ready", instances=_shown(state))
-        if world.clock() >= deadline:
+        if world.monotonic() >= deadline:
             return Waited(Verdict.FAIL, f"not converged on {target.version} within {span(timeout)}: {detail}")
         world.sleep(_POLL)
 
@@ -70,7 +70,7 @@ class Streak:
         self._since: float | None = None
 
     def observe(self, verdict: Verdict, *, at: float) -> float:
-        """The streak's length in seconds after one more verdict at Unix time `at`; 0 when it is broken or has just begun."""
+        """The streak's length in seconds after one more verdict at monotonic time `at`; 0 when it is broken or has just begun."""
         if verdict is not Verdict.PASS:
             self._since = None
             return 0.0
@@ -84,13 +84,13 @@ class Streak:
 
 def until_passing(world: World, target: Release, slugs: tuple[str, ...], *, timeout: float) -> Waited:
     """Wait until every trigger has passed for `windows.bake` seconds on end while the platform stays on `target`."""
-    deadline, streak = world.clock() + timeout, Streak()
+    deadline, streak = world.monotonic() + timeout, Streak()
     while True:
         findings, trouble = _measure(world, target, slugs)
         verdict = Verdict.UNKNOWN if trouble else overall(findings)
-        if streak.observe(verdict, at=world.clock()) >= world.windows.bake:
+        if streak.observe(verdict, at=world.monotonic()) >= world.windows.bake:
             return Waited(Verdict.PASS, f"all triggers passed for {span(world.windows.bake)} on {target.version}", findings)
-        if world.clock() >= deadline:
+        if world.monotonic() >= deadline:
             return Waited(_last(verdict), f"not verified within {span(timeout)}: {trouble or _why(findings)}", findings)
         world.sleep(world.windows.evaluation)
 

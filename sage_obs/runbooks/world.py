@@ -36,7 +36,8 @@ class World:
     """The outside of a run. `platform` and `ledger` are None where it is not known what the service runs on.
 
     `automation` is the kill switch's value, `recent` the Unix times of automatic rollbacks of this service by other runs.
-    `sleep` takes seconds and may raise StoppedError.
+    `clock` is the Unix time, for what is written down and compared with what was; `monotonic` the seconds by which time is measured
+    while it passes, whatever becomes of the clock. `sleep` takes seconds and may raise StoppedError.
     """
 
     signals: Signals
@@ -48,6 +49,7 @@ class World:
     automation: str = "on"
     recent: Callable[[], tuple[float, ...]] = tuple
     clock: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
     def describe(self) -> PlatformState | None:

@@ -27,7 +27,7 @@ _NOTHING: Final = Measurement(None, None)
 
 @dataclass(frozen=True, slots=True)
 class _Scrape:
-    """All targets at one moment; a target that did not answer has None and the reason in `failures`."""
+    """All targets at one moment (monotonic seconds); a target that did not answer has None and the reason in `failures`."""
 
     at: float
     instances: Mapping[str, Exposition | None]
@@ -48,7 +48,7 @@ class ScrapeSignals:
         *,
         fetch: Callable[[str], str] | None = None,
         sleep: Callable[[float], None] = time.sleep,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._targets = targets
         self._window = windows.rate
@@ -91,10 +91,11 @@ class ScrapeSignals:
             return NO_FACTS
         earlier, later = self._pair()
         rises = [increases(earlier.instances.get(name), one) for name, one in later.instances.items() if one is not None]
+        seconds = later.at - earlier.at
         calls = _grouped(rises, LLM_CALLS, "provider")
         failures = _grouped(rises, LLM_ERRORS, "provider", "error_type")
         return Facts(
-            requests_per_second=_total(rises, Selector(REQUESTS)) / (later.at - earlier.at),
+            requests_per_second=_total(rises, Selector(REQUESTS)) / seconds if seconds > 0 else None,
             errors=shares({kind: rise for (kind,), rise in _grouped(rises, ERRORS, "error_type").items()}),
             providers=provider_failures(
                 {(provider, kind): rise for (provider, kind), rise in failures.items()},

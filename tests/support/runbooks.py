@@ -26,12 +26,17 @@ NO_PID = 2**22 + 1
 
 @dataclass
 class Clock:
-    """Time that passes only when somebody sleeps."""
+    """Time that passes only when somebody sleeps; `ahead` is by how many seconds the wall clock was set since."""
 
     time: float = NOW
+    ahead: float = 0.0
 
     def __call__(self) -> float:
         """The Unix time."""
+        return self.time + self.ahead
+
+    def monotonic(self) -> float:
+        """Seconds that setting the clock does not change."""
         return self.time
 
     def sleep(self, seconds: float) -> None:
@@ -171,6 +176,7 @@ class Scene:
             automation=self.automation,
             recent=lambda: self.recent,
             clock=self.clock,
+            monotonic=self.clock.monotonic,
             sleep=self.clock.sleep,
         )
 

@@ -36,7 +36,7 @@ class Baker:
             self._streak.reset()
             return ""
         verdict = overall(self._world.measure(_SLUGS, (release.version,)))
-        if self._streak.observe(verdict, at=self._world.clock()) < self._world.windows.bake or verdict is not Verdict.PASS:
+        if self._streak.observe(verdict, at=self._world.monotonic()) < self._world.windows.bake or verdict is not Verdict.PASS:
             return ""
         reason = f"all triggers passed for {span(self._world.windows.bake)}"
         return release.version if self._world.ledger.mark(release, Standing.GOOD, by="responder", reason=reason) else ""

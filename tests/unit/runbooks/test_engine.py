@@ -254,6 +254,19 @@ def test_the_deadline_ends_a_run_that_takes_too_long(tmp_path: Path) -> None:
     assert scene.platform.asked == []
 
 
+def test_a_clock_that_is_set_is_no_deadline(tmp_path: Path) -> None:
+    """An hour that did not pass ends nothing."""
+    scene = Scene(tmp_path)
+
+    def set_clock(_: object) -> bool:
+        scene.clock.ahead = 3600
+        return True
+
+    scene.approve = set_clock
+    _execute(scene, automatic=False)
+    assert scene.platform.asked == ["1.0.0"]
+
+
 def test_the_run_keeps_the_runbook_it_was_started_with(tmp_path: Path) -> None:
     """A run is resumed by its own copy of the runbook."""
     scene = Scene(tmp_path)

@@ -293,6 +293,16 @@ def test_a_release_is_good_once_all_triggers_passed_for_long_enough(tmp_path: Pa
     assert scene.ledger.standing(BAD.digest) is Standing.GOOD
 
 
+def test_a_clock_that_is_set_proves_nothing(tmp_path: Path) -> None:
+    """An hour that did not pass is no time in which the release was good."""
+    scene = _serving(Scene(tmp_path), dict(HEALTHY))
+    baker = Baker(scene.world)
+    assert baker.look() == ""
+    scene.clock.ahead = 3600
+    assert baker.look() == ""
+    assert scene.ledger.standing(BAD.digest) is Standing.UNPROVEN
+
+
 @pytest.mark.parametrize("measured", [FAILING, NOTHING], ids=["failing", "no data"])
 def test_nothing_is_proven_by_failure_or_silence(tmp_path: Path, measured: dict[str, Any]) -> None:
     """Unknown never counts."""

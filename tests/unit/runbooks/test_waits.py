@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,6 +58,23 @@ def test_passing_must_last(tmp_path: Path) -> None:
     began = scene.clock()
     assert until_passing(scene.world, GOOD, SLUGS, timeout=900).verdict is Verdict.PASS
     assert scene.clock() - began == scene.windows.bake
+
+
+@pytest.mark.parametrize("ahead", [3600.0, -3600.0], ids=["forward", "back"])
+def test_a_clock_that_is_set_changes_no_interval(tmp_path: Path, ahead: float) -> None:
+    """Neither is a release proven in two looks, nor does a wait end early or go on for an hour."""
+    scene = _restored(tmp_path)
+
+    def sleep(seconds: float) -> None:
+        scene.clock.sleep(seconds)
+        scene.clock.ahead = ahead
+
+    world, began = replace(scene.world, sleep=sleep), scene.clock.time
+    assert until_passing(world, GOOD, SLUGS, timeout=900).verdict is Verdict.PASS
+    assert scene.clock.time - began == scene.windows.bake
+    scene.platform.desired, scene.platform.stuck, scene.clock.ahead = BAD, True, 0.0
+    assert until_converged(world, BAD, timeout=10).verdict is Verdict.FAIL
+    assert scene.clock.time - began == scene.windows.bake + 10
 
 
 class Changing(FakeSignals):

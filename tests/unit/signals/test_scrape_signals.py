@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import inspect
 import json
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -101,6 +103,18 @@ def test_a_later_question_slides_the_window_on() -> None:
     assert signals.measure(ERROR_RATE, version="1.0.0") == Measurement(0.0, 100)
     here.sleep(5)
     assert signals.measure(ERROR_RATE, version="1.0.0") == Measurement(0.0, 300)
+
+
+def test_time_is_measured_by_a_clock_that_nobody_sets() -> None:
+    """Setting the wall clock back must not make a question take an hour."""
+    assert inspect.signature(ScrapeSignals).parameters["clock"].default is time.monotonic
+
+
+def test_a_clock_that_stands_still_gives_no_rate() -> None:
+    """Without time between two scrapes the requests a second are not known."""
+    here = _fleet([_page(), _page(good=100)])
+    signals = ScrapeSignals(lambda: tuple(here.answers), WINDOWS, fetch=here.fetch, sleep=lambda _: None, clock=lambda: 1.0)
+    assert signals.facts().requests_per_second is None
 
 
 def test_a_restarted_process_counts_from_zero() -> None:
