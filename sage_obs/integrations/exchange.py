@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from sage_obs.genai.requests import Invocation
-from sage_obs.integrations.outcome import Ending, error_in_body, judge
+from sage_obs.integrations.outcome import MAX_BODY_BYTES, Ending, error_in_body, judge
 from sage_obs.integrations.routes import UNMATCHED
 from sage_obs.metrics.active import internal_error
 
@@ -17,7 +17,9 @@ Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 Operation = Callable[[Scope], str]
+Headers = list[tuple[bytes, bytes]]
 
+_BODIES: Final = frozenset({"http.response.body", "http.response.zerocopysend"})
 _access: Final = logging.getLogger("sage_obs.access")
 
 
@@ -25,17 +27,17 @@ class Exchange:
     """One request and its answer, seen from outside the application."""
 
     __slots__ = (
+        "_collected",
         "_complete",
         "_gone",
-        "_in_body",
         "_invocation",
         "_operation",
         "_protocol",
         "_receive",
         "_scope",
         "_send",
+        "_sized",
         "_status",
-        "_streaming",
     )
 
     def __init__(self, invocation: Invocation, scope: Scope, receive: Receive, send: Send, operation: Operation, protocol: str) -> None:
@@ -48,8 +50,8 @@ class Exchange:
         self._status = 0
         self._complete = False
         self._gone = False
-        self._streaming = False
-        self._in_body: bytes | None = None
+        self._sized = False
+        self._collected: bytearray | None = None
 
     async def receive(self) -> Event:
         """What the server has for the application; a caller that leaves before the last byte is remembered."""
@@ -62,9 +64,10 @@ class Exchange:
         """What the application answers. The request counts as over when its last byte went out, whatever runs after it."""
         kind = event["type"]
         if kind == "http.response.start":
-            self._status = event["status"]
-            event = {**event, "headers": self._with_request_id(event.get("headers", ()))}
-        last = kind == "http.response.body" and self._body(event)
+            headers = list(event.get("headers", ()))
+            self._begin(event["status"], headers)
+            event = {**event, "headers": self._with_request_id(headers)}
+        last = kind == "http.response.pathsend" or (kind in _BODIES and self._body(event))
         try:
             await self._send(event)
         except OSError:
@@ -74,15 +77,25 @@ class Exchange:
             self._complete = True
             self.finish()
 
+    def _begin(self, status: int, headers: Headers) -> None:
+        """An answer of known length is no stream, in however many pieces a middleware sends it; only JSON can say that it is an error."""
+        self._status = status
+        said = {name.lower(): value for name, value in headers}
+        self._sized = b"content-length" in said
+        kind = said.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if status < HTTPStatus.BAD_REQUEST and kind.endswith((b"/json", b"+json")):
+            self._collected = bytearray()
+
     def _body(self, event: Event) -> bool:
         """Look at a piece of the body; whether it is the last one."""
         body, more = event.get("body", b""), event.get("more_body", False)
-        if more:
-            self._streaming = True
-            if body:
-                self._invocation.streaming()
-        elif not self._streaming and self._status < HTTPStatus.BAD_REQUEST:
-            self._in_body = body
+        if more and body and not self._sized:
+            self._invocation.streaming()
+        if self._collected is not None:
+            if len(self._collected) + len(body) <= MAX_BODY_BYTES:
+                self._collected += body
+            else:
+                self._collected = None
         return not more
 
     def finish(self, raised: BaseException | None = None) -> None:
@@ -104,7 +117,7 @@ class Exchange:
     def _finish(self, raised: BaseException | None) -> None:
         invocation = self._invocation
         declared = invocation.request.error_type
-        in_body = error_in_body(self._in_body) if self._in_body and declared is None else None
+        in_body = error_in_body(bytes(self._collected)) if self._collected and declared is None else None
         outcome, error_type = judge(Ending(self._status, self._complete, self._gone, raised, declared, in_body))
         operation = self._named()
         attributes = {
@@ -137,8 +150,7 @@ class Exchange:
             internal_error("asgi", exc)
             return UNMATCHED
 
-    def _with_request_id(self, headers: Any) -> list[tuple[bytes, bytes]]:
-        lines = list(headers)
-        if not any(name.lower() == b"x-request-id" for name, _ in lines):
-            lines.append((b"x-request-id", self._invocation.request.request_id.encode("latin-1")))
-        return lines
+    def _with_request_id(self, headers: Headers) -> Headers:
+        if any(name.lower() == b"x-request-id" for name, _ in headers):
+            return headers
+        return [*headers, (b"x-request-id", self._invocation.request.request_id.encode("latin-1"))]

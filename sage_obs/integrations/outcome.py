@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 
 from sage_obs.conventions import ErrorType, Outcome
-from sage_obs.genai.taxonomy import classify, of_status, outcome_of
+from sage_obs.genai.taxonomy import classify, of_status, outcome_of, outcome_of_raised
 
 MAX_BODY_BYTES: Final = 65_536
 _RPC_INTERNAL: Final = -32603
@@ -40,7 +40,8 @@ def judge(ending: Ending) -> tuple[Outcome, ErrorType | None]:
     """The outcome, and the kind of error where there was one.
 
     An error status says whose fault it is, and a declared type what it was; only rejection and cancellation are told by the type,
-    as a 503 is both a full queue and a failure. An answer without an error status is judged by what was declared or stands in it.
+    as a 503 is both a full queue and a failure. An answer without an error status is judged by what was declared or stands in it; one
+    that the application never finished is its failure.
     """
     if ending.gone and not ending.complete:
         return Outcome.CANCELLED, ending.declared or ErrorType.CANCELLED
@@ -51,14 +52,14 @@ def judge(ending: Ending) -> tuple[Outcome, ErrorType | None]:
         return _refused(ending.status, said)
     if said is not None:
         return outcome_of(said), said
-    if not ending.status:
+    if not ending.complete:
         return Outcome.SERVER_ERROR, ErrorType.INTERNAL
     return Outcome.SUCCESS, None
 
 
 def _raised(error: BaseException, said: ErrorType | None) -> tuple[Outcome, ErrorType]:
     kind = said or classify(error)
-    return (Outcome.CANCELLED if kind is ErrorType.CANCELLED else Outcome.SERVER_ERROR), kind
+    return outcome_of_raised(kind), kind
 
 
 def _refused(status: int, said: ErrorType | None) -> tuple[Outcome, ErrorType]:
@@ -73,7 +74,10 @@ def _refused(status: int, said: ErrorType | None) -> tuple[Outcome, ErrorType]:
 
 
 def error_in_body(body: bytes) -> ErrorType | None:
-    """The kind of error a JSON answer reports in its top-level `error`; None where it reports none or is not JSON."""
+    """The kind of error a JSON answer reports in its top-level `error`; None where it reports none or is not JSON.
+
+    `false`, `""` and `{}` are how envelopes with a fixed shape say that there was no error.
+    """
     if b'"error"' not in body or len(body) > MAX_BODY_BYTES:
         return None
     try:
@@ -81,7 +85,7 @@ def error_in_body(body: bytes) -> ErrorType | None:
     except orjson.JSONDecodeError:
         return None
     error = document.get("error") if isinstance(document, dict) else None
-    return None if error is None else _kind_of(error)
+    return _kind_of(error) if error else None
 
 
 def _kind_of(error: object) -> ErrorType:

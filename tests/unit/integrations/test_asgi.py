@@ -87,6 +87,66 @@ def test_an_error_inside_a_200_counts(instrument: Start) -> None:
     assert value(REQUESTS, operation="POST /rpc", outcome="success") == 1
 
 
+@pytest.mark.parametrize(("body", "outcome"), [(b'{"error": {"code": -32603}}', "server_error"), (b'{"result": 1}', "success")])
+def test_an_answer_that_a_middleware_sends_again_in_pieces_is_no_stream(instrument: Start, body: bytes, outcome: str) -> None:
+    """Behind Starlette's BaseHTTPMiddleware an error inside a 200 is still found, and a plain answer has no time to a first byte."""
+    from starlette.applications import Starlette
+    from starlette.middleware import Middleware
+    from starlette.middleware.base import BaseHTTPMiddleware
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+    async def rpc(_request: Any) -> Response:
+        return Response(body, media_type="application/json")
+
+    async def passing(request: Any, following: Any) -> Any:
+        return await following(request)
+
+    instrument(libraries=["starlette"])
+    call(Starlette(routes=[Route("/rpc", rpc)], middleware=[Middleware(BaseHTTPMiddleware, dispatch=passing)]), "GET", "/rpc")
+    assert value(REQUESTS, outcome=outcome) == value(REQUESTS) == 1
+    assert value(TIME_TO_FIRST_BYTE, suffix="_count") == 0
+
+
+def _sending(*events: dict[str, Any], headers: tuple[tuple[bytes, bytes], ...] = ()) -> Any:
+    """An application that answers 200 with these events."""
+
+    async def app(_scope: Scope, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for event in events:
+            await send(event)
+
+    return app
+
+
+JSON = (b"content-type", b"application/problem+json; charset=utf-8")
+PIECE = {"type": "http.response.body", "body": b" " * 60_000, "more_body": True}
+ERROR = {"type": "http.response.body", "body": b'{"error": 1}', "more_body": True}
+LAST = {"type": "http.response.body"}
+
+
+@pytest.mark.parametrize(
+    ("events", "outcome"),
+    [
+        ((ERROR, LAST), "server_error"),
+        ((PIECE, ERROR, LAST), "server_error"),
+        ((ERROR, PIECE, PIECE, LAST), "success"),
+        ((), "server_error"),
+        ((PIECE,), "server_error"),
+        (({"type": "http.response.pathsend", "path": "/x"},), "success"),
+        (({"type": "http.response.zerocopysend", "file": 0, "more_body": True}, LAST), "success"),
+    ],
+    ids=["error", "spread", "too long", "no body", "no end", "a file", "a descriptor"],
+)
+def test_an_answer_is_judged_by_its_end_and_by_what_fits_of_its_json(
+    instrument: Start, events: tuple[dict[str, Any], ...], outcome: str
+) -> None:
+    """Up to 64 KiB of JSON are read in whatever pieces, and an application that returns without its last byte has failed."""
+    instrument()
+    call(_named(_sending(*events, headers=(JSON,))), "GET", "/x")
+    assert value(REQUESTS, outcome=outcome) == value(REQUESTS) == 1
+
+
 def test_record_error_marks_the_current_request(instrument: Start) -> None:
     """A 200 that the application calls a timeout is a failure."""
     instrument()

@@ -33,6 +33,8 @@ from sage_obs.integrations.outcome import MAX_BODY_BYTES, Ending, error_in_body,
         (Ending(200, complete=True, declared=ErrorType.TIMEOUT, in_body=ErrorType.INVALID_REQUEST), "server_error", "timeout"),
         (Ending(0, complete=False), "server_error", "internal"),
         (Ending(0, complete=False, declared=ErrorType.CANCELLED), "cancelled", "cancelled"),
+        (Ending(200, complete=False), "server_error", "internal"),
+        (Ending(404, complete=False), "client_error", "invalid_request"),
         (Ending(0, complete=False, gone=True), "cancelled", "cancelled"),
         (Ending(200, complete=False, gone=True, raised=OSError()), "cancelled", "cancelled"),
         (Ending(200, complete=True, gone=True), "success", None),
@@ -78,7 +80,10 @@ def test_an_error_type_is_there_exactly_where_it_was_no_success(
         ({"result": {"error": "inner"}}, None),
         ([{"error": 1}], None),
         ({"error": "broken"}, "server_error"),
-        ({"error": {}}, "server_error"),
+        ({"error": {}}, None),
+        ({"error": False}, None),
+        ({"error": ""}, None),
+        ({"error": True}, "server_error"),
         ({"error": {"type": "timeout"}}, "timeout"),
         ({"error": {"error_type": "rate_limited"}}, "rate_limited"),
         ({"error": {"type": "about:blank"}}, "server_error"),
@@ -92,7 +97,7 @@ def test_an_error_type_is_there_exactly_where_it_was_no_success(
     ids=json.dumps,
 )
 def test_an_error_inside_a_200_is_found(body: object, kind: str | None) -> None:
-    """Only a top-level `error` that is not null counts; JSON-RPC codes say whose it is, the taxonomy which."""
+    """Only a top-level `error` that is not empty counts; JSON-RPC codes say whose it is, the taxonomy which."""
     assert error_in_body(json.dumps(body).encode()) == kind
 
 
