@@ -8,7 +8,9 @@ import json
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,6 +26,9 @@ from sage_obs.runbooks.responder.inbox import Inbox
 MAX_BODY: Final = 1024 * 1024
 """The largest notification that is read, in bytes."""
 _READ_TIMEOUT: Final = 10.0
+"""Seconds for a body as a whole, and for any other single read."""
+_LINGER: Final = 1.0
+"""Seconds for which the rest of a refused request is thrown away."""
 _HTML: Final = "text/html; charset=utf-8"
 
 
@@ -40,6 +45,9 @@ def _says(code: HTTPStatus, /, **body: Any) -> Answer:
     return Answer(code, json.dumps(body).encode() + b"\n")
 
 
+_UNAUTHORIZED: Final = _says(HTTPStatus.UNAUTHORIZED, error="the bearer token is missing or wrong")
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
     """What the answers are made from. `token` is the bearer token that a notification must show, "" for none.
@@ -54,10 +62,14 @@ class Desk:
     alive: Callable[[], bool]
     clock: Callable[[], float]
 
+    def admits(self, authorization: str) -> bool:
+        """Whether a request with this `Authorization` may bring alerts."""
+        return not self.token or hmac.compare_digest(authorization.encode(), f"Bearer {self.token}".encode())
+
     def alerts(self, authorization: str, body: bytes) -> Answer:
         """Keep a notification, then say so; an answer other than 202 makes Alertmanager send it again."""
-        if self.token and not hmac.compare_digest(authorization.encode(), f"Bearer {self.token}".encode()):
-            return _says(HTTPStatus.UNAUTHORIZED, error="the bearer token is missing or wrong")
+        if not self.admits(authorization):
+            return _UNAUTHORIZED
         try:
             notice = parse(body, now=self.clock())
         except ValueError as exc:
@@ -101,6 +113,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.partition("?")[0] != "/alerts":
             self._refuse(_says(HTTPStatus.NOT_FOUND, error="alerts go to /alerts"))
             return
+        authorization = self.headers.get("Authorization", "")
+        if not self.server.desk.admits(authorization):
+            self._refuse(_UNAUTHORIZED)
+            return
         length = self.headers.get("Content-Length", "")
         if not length.isascii() or not length.isdigit():
             self._refuse(_says(HTTPStatus.LENGTH_REQUIRED, error="Content-Length is needed"))
@@ -108,12 +124,36 @@ class _Handler(BaseHTTPRequestHandler):
         if len(length) > len(str(MAX_BODY)) or int(length) > MAX_BODY:
             self._refuse(_says(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, error=f"at most {MAX_BODY} bytes"))
             return
-        self._send(self.server.desk.alerts(self.headers.get("Authorization", ""), self.rfile.read(int(length))))
+        self._send(self.server.desk.alerts(authorization, self._body(int(length))))
+
+    def _body(self, length: int) -> bytes:
+        """The body, or what came of it before the peer closed. Raises TimeoutError where it takes too long as a whole."""
+        body, deadline = b"", time.monotonic() + self.server.read_timeout
+        while len(body) < length:
+            self.connection.settimeout(max(deadline - time.monotonic(), 0.001))
+            part = self.rfile.read1(length - len(body))
+            if not part:
+                break
+            body += part
+            if time.monotonic() > deadline:
+                raise TimeoutError("the body came too slowly")
+        self.connection.settimeout(self.timeout)
+        return body
 
     def _refuse(self, answer: Answer) -> None:
         """Answer without having read the body, so the connection cannot be used again."""
         self.close_connection = True
         self._send(answer)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Let the peer read the answer: to close on bytes that were not read resets the connection, and the answer with it."""
+        deadline = time.monotonic() + _LINGER
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(_LINGER)
+            while time.monotonic() < deadline and self.connection.recv(65536):
+                pass
 
     def _send(self, answer: Answer) -> None:
         self.send_response(answer.status)
@@ -132,8 +172,9 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, address: tuple[str, int], desk: Desk) -> None:
+    def __init__(self, address: tuple[str, int], desk: Desk, read_timeout: float) -> None:
         self.desk = desk
+        self.read_timeout = read_timeout
         super().__init__(address, _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -150,11 +191,14 @@ class _Server(ThreadingHTTPServer):
 
 
 class Front:
-    """The server in a thread of its own. `port` 0 takes any free one. Raises UnavailableError where the port is taken."""
+    """The server in a thread of its own. `port` 0 takes any free one; a body must come within `read_timeout` seconds.
 
-    def __init__(self, desk: Desk, *, host: str, port: int) -> None:
+    Raises UnavailableError where the port is taken.
+    """
+
+    def __init__(self, desk: Desk, *, host: str, port: int, read_timeout: float = _READ_TIMEOUT) -> None:
         try:
-            self._server = _Server((host, port), desk)
+            self._server = _Server((host, port), desk, read_timeout)
         except OSError as exc:
             raise UnavailableError(f"Cannot listen on {host}:{port} ({exc.strerror}).", hint="Choose another with --port.") from exc
         self._thread = threading.Thread(

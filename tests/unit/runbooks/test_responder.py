@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import errno
+import socket
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
@@ -22,7 +25,7 @@ from sage_obs.runbooks.responder.alerts import Notice, parse
 from sage_obs.runbooks.responder.baker import Baker
 from sage_obs.runbooks.responder.counters import Counters
 from sage_obs.runbooks.responder.inbox import Inbox
-from sage_obs.runbooks.responder.server import Desk
+from sage_obs.runbooks.responder.server import Desk, Front
 from sage_obs.runbooks.responder.worker import Worker
 from sage_obs.runbooks.world import StoppedError
 from tests.support.alertmanager import alert, notification
@@ -152,6 +155,54 @@ def test_without_the_token_nothing_is_kept(tmp_path: Path, authorization: str) -
     assert desk.alerts(authorization, notification(alert())).status is HTTPStatus.UNAUTHORIZED
     assert box.waiting() == ()
     assert desk.alerts("Bearer secret", notification(alert())).status is HTTPStatus.ACCEPTED
+
+
+@contextmanager
+def _front(desk: Desk, request: bytes, **options: float) -> Iterator[socket.socket]:
+    """A server, and a connection on which `request` was sent."""
+    front = Front(desk, host="127.0.0.1", port=0, **options)
+    front.start()
+    with socket.create_connection(("127.0.0.1", int(front.url.rpartition(":")[2])), timeout=5) as connection:
+        connection.sendall(request)
+        yield connection
+    front.stop()
+
+
+_HEAD = b"POST /alerts HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n"
+
+
+def test_without_the_token_the_body_is_not_waited_for(tmp_path: Path) -> None:
+    """401 as soon as the head is read, and the connection is closed."""
+    desk, _, _ = _desk(tmp_path, token="secret")  # noqa: S106 - a test's
+    with _front(desk, _HEAD) as connection, connection.makefile("rb") as answer:
+        assert b" 401 " in answer.readline()
+        assert answer.read().endswith(b"}\n")
+
+
+def test_a_refused_request_reads_its_answer_however_much_it_sends(tmp_path: Path) -> None:
+    """The connection is not reset under a sender that is not done yet."""
+    desk, _, _ = _desk(tmp_path, token="secret")  # noqa: S106 - a test's
+    with _front(desk, _HEAD) as connection, connection.makefile("rb") as answer:
+        time.sleep(0.05)
+        connection.sendall(b" " * 100)
+        time.sleep(0.05)
+        assert b" 401 " in answer.readline()
+
+
+def test_a_body_has_one_deadline_however_it_drips(tmp_path: Path) -> None:
+    """A byte now and then does not hold a thread for ever; nothing is kept."""
+    desk, box, _ = _desk(tmp_path)
+    with _front(desk, _HEAD, read_timeout=0.2) as connection:
+        began = time.monotonic()
+        connection.settimeout(0.05)
+        with suppress(ConnectionError):
+            while time.monotonic() - began < 3:
+                with suppress(TimeoutError):
+                    connection.sendall(b"{")
+                    if connection.recv(1) == b"":
+                        break
+        assert time.monotonic() - began < 2
+    assert box.waiting() == ()
 
 
 def test_pages_health_and_metrics_are_served(tmp_path: Path) -> None:
