@@ -1,6 +1,8 @@
 """Evidence before mutation: everything at once, within a time box, and what could not be had is said so.
 
-Each item is collected by a thread of its own and written by the run itself, so a collector that is late can change nothing.
+Each item is collected by a thread of its own and written by the run itself, so a collector that is late can change nothing. The time
+box holds against whatever waits; against what computes without letting other threads run it holds because every item is cut to size
+before anything is done with it.
 """
 
 from __future__ import annotations
@@ -14,23 +16,29 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sage_obs.conventions import HEALTH_PATHS, METRICS_PATH
-from sage_obs.errors import UnavailableError
-from sage_obs.platforms.base import Instance
+from sage_obs.errors import PlatformError, UnavailableError
+from sage_obs.platforms.base import Instance, PlatformState
 from sage_obs.runbooks.journal import make_private
 from sage_obs.runbooks.records import Exhibit
 from sage_obs.runbooks.redact import redact
 from sage_obs.runbooks.world import World
+
+if TYPE_CHECKING:
+    import httpx
 
 ITEMS: Final = ("metrics", "health", "logs", "stacks", "platform", "queries")
 """What can be captured."""
 FOLDER: Final = "evidence"
 _TAIL_BYTES: Final = 256 * 1024
 _LIMIT_BYTES: Final = 16 * 1024 * 1024
+_LINE: Final = 16 * 1024
+"""Characters of a line that are kept: what is longer is no text for people, and slow to look through for secrets."""
 
 
 @dataclass(slots=True)
@@ -48,16 +56,19 @@ class _Task:
         try:
             self.text = self.collect()
         except Exception as exc:  # noqa: BLE001 - whatever keeps one item from being captured is recorded with it
-            self.error = f"{type(exc).__name__}: {exc}"
+            self.error = redact(_cut(f"{type(exc).__name__}: {exc}"))
         finally:
             self.done.set()
 
 
 def capture(world: World, items: Sequence[str], folder: Path, *, budget: float) -> tuple[Exhibit, ...]:
-    """Capture `items` into `folder` within `budget` seconds. Raises OSError when the folder cannot be written at all."""
+    """Capture `items` into `folder` within `budget` seconds.
+
+    Raises OSError when the folder cannot be written at all, PlatformError when the platform does not say what runs.
+    """
     make_private(folder)
     deadline = time.monotonic() + budget
-    tasks = list(_tasks(world, items, budget))
+    tasks = list(_tasks(world, _described(world, budget), items, budget))
     for task in tasks:
         threading.Thread(target=task.run, name=f"evidence {task.name}", daemon=True).start()
     for task in tasks:
@@ -65,11 +76,32 @@ def capture(world: World, items: Sequence[str], folder: Path, *, budget: float) 
     return tuple(_exhibit(task, folder, budget) for task in tasks)
 
 
+def _described(world: World, budget: float) -> PlatformState | None:
+    answer: Future[PlatformState | None] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(world.describe())
+        except Exception as exc:  # noqa: BLE001 - raised again where it is waited for
+            answer.set_exception(exc)
+
+    threading.Thread(target=ask, name="evidence platform", daemon=True).start()
+    try:
+        return answer.result(budget)
+    except TimeoutError as exc:
+        raise PlatformError(f"The platform did not say within {budget:g} s what runs.") from exc
+
+
+def _cut(text: str) -> str:
+    """At most 256 Ki characters, in lines of at most 16 Ki."""
+    return "\n".join(line if len(line) <= _LINE else f"{line[:_LINE]}… (cut)" for line in text[:_TAIL_BYTES].split("\n"))
+
+
 def _exhibit(task: _Task, folder: Path, budget: float) -> Exhibit:
     if not task.done.is_set():
         return Exhibit(task.name, "", "", 0, f"not captured within {budget:g} s")
     if task.text is None:
-        return Exhibit(task.name, "", "", 0, redact(task.error))
+        return Exhibit(task.name, "", "", 0, task.error)
     data = task.text.encode(errors="replace")[:_LIMIT_BYTES]
     try:
         _write(folder / task.file, data)
@@ -85,8 +117,7 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(stream.fileno())
 
 
-def _tasks(world: World, items: Sequence[str], budget: float) -> Iterator[_Task]:
-    described = world.describe()
+def _tasks(world: World, described: PlatformState | None, items: Sequence[str], budget: float) -> Iterator[_Task]:
     for instance in described.instances if described else ():
         yield from _instance_tasks(instance, items, budget)
     if "platform" in items and described:
@@ -102,16 +133,16 @@ def _instance_tasks(one: Instance, items: Sequence[str], budget: float) -> Itera
     if "health" in items:
         yield _Task(f"health of {one.name}", f"{one.name}-health.json", lambda: _health(one.ops_url, budget))
     if "logs" in items:
-        yield _Task(f"log tail of {one.name}", f"{one.name}-log.txt", lambda: redact(_tail(Path(one.log))))
+        yield _Task(f"log tail of {one.name}", f"{one.name}-log.txt", lambda: redact(_cut(_tail(Path(one.log)))))
     if "stacks" in items:
-        yield _Task(f"stacks of {one.name}", f"{one.name}-stacks.txt", lambda: redact(_stacks(one.pid, budget)))
+        yield _Task(f"stacks of {one.name}", f"{one.name}-stacks.txt", lambda: redact(_cut(_stacks(one.pid, budget))))
 
 
 def _get(url: str, timeout: float) -> str:
     import httpx
 
     with httpx.Client(timeout=timeout, trust_env=False) as client:
-        return client.get(url).text
+        return _read(client, url, timeout)[1]
 
 
 def _health(base: str, timeout: float) -> str:
@@ -119,9 +150,20 @@ def _health(base: str, timeout: float) -> str:
     import httpx
 
     with httpx.Client(timeout=timeout, trust_env=False) as client:
-        answers = {path: client.get(base + path) for path in HEALTH_PATHS}
-    bodies = {path: {"status": answer.status_code, "body": redact(answer.text)} for path, answer in answers.items()}
+        answers = {path: _read(client, base + path, timeout) for path in HEALTH_PATHS}
+    bodies = {path: {"status": status, "body": redact(_cut(text))} for path, (status, text) in answers.items()}
     return json.dumps(bodies, indent=2, sort_keys=True) + "\n"
+
+
+def _read(client: httpx.Client, url: str, timeout: float) -> tuple[int, str]:
+    """Status and text of what comes within `timeout` seconds, for later nobody waits, and 16 MiB."""
+    body, deadline = bytearray(), time.monotonic() + timeout
+    with client.stream("GET", url) as response:
+        for part in response.iter_bytes():
+            body += part
+            if len(body) >= _LIMIT_BYTES or time.monotonic() >= deadline:
+                break
+    return response.status_code, body[:_LIMIT_BYTES].decode(errors="replace")
 
 
 def _tail(path: Path) -> str:

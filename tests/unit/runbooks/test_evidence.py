@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from sage_obs.conventions import HEALTH_PATHS
+from sage_obs.errors import PlatformError
 from sage_obs.platforms.base import Instance, PlatformState
+from sage_obs.runbooks import evidence
 from sage_obs.runbooks.evidence import ITEMS, capture
 from sage_obs.runbooks.redact import MASK, redact
 from sage_obs.runbooks.world import World
@@ -21,18 +24,24 @@ from tests.support.runbooks import GOOD, FakeSignals, Scene
 
 
 class _Page(BaseHTTPRequestHandler):
+    more = b""
+
     def do_GET(self) -> None:
         self.send_response(200 if self.path == "/metrics" else 503)
         self.end_headers()
-        self.wfile.write(f"path {self.path} token=abcdefgh12345\n".encode())
+        self.wfile.write(f"path {self.path} token=abcdefgh12345\n".encode() + self.more)
 
     def log_message(self, *_: object) -> None:
         pass
 
 
+class _LongPage(_Page):
+    more = b"y" * 10**6
+
+
 @contextmanager
-def _serving() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Page) as server:
+def _serving(page: type[_Page] = _Page) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), page) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -104,6 +113,39 @@ def test_the_time_box_holds(tmp_path: Path) -> None:
     slow.release.set()
     assert time.monotonic() - began < 3
     assert {one.name: one.error for one in exhibits} == {"platform state": "", "trigger measurements": "not captured within 0.3 s"}
+
+
+def test_the_time_box_holds_for_the_platform_too(tmp_path: Path) -> None:
+    """A platform that does not say what runs is given up like any other source."""
+    world, release = _world(tmp_path, "http://127.0.0.1:1"), threading.Event()
+    world.platform.describe = lambda: release.wait(30)  # type: ignore[union-attr,method-assign]
+    began = time.monotonic()
+    with pytest.raises(PlatformError, match=r"within 0\.2 s"):
+        capture(world, ("platform",), tmp_path / "evidence", budget=0.2)
+    release.set()
+    assert time.monotonic() - began < 2
+
+
+def test_what_is_looked_through_for_secrets_is_cut_to_size_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a log's lines, a probe's body or an error are."""
+    seen: list[str] = []
+
+    def note(text: str) -> str:
+        seen.append(text)
+        return ""
+
+    def fail(*_: object) -> str:
+        raise ValueError("z" * 10**6)
+
+    monkeypatch.setattr(evidence, "redact", note)
+    monkeypatch.setattr(evidence, "_stacks", fail)
+    with _serving(_LongPage) as url:
+        world = _world(tmp_path, url)
+        (tmp_path / "agent.log").write_text("x" * 10**6 + "\nlast line\n")
+        capture(world, ("health", "logs", "stacks"), tmp_path / "evidence", budget=10)
+    assert len(seen) == len(HEALTH_PATHS) + 2
+    assert max(len(line) for text in seen for line in text.split("\n")) < 17_000
+    assert any(text.endswith("last line\n") for text in seen)
 
 
 @pytest.mark.parametrize(
