@@ -26,7 +26,7 @@ def experience(outcome: Outcome, overhead: float, *, objective: float) -> Experi
 class Invocation:
     """A request under way. `first_byte` is when its stream began, in seconds from the start; None if it is not a stream."""
 
-    __slots__ = ("_recorder", "_span", "began", "finished", "first_byte", "request", "seconds")
+    __slots__ = ("_around", "_recorder", "_span", "began", "first_byte", "request", "seconds")
 
     def __init__(self, recorder: Recorder, request: Request, span: OpenSpan | None) -> None:
         self._recorder = recorder
@@ -34,8 +34,14 @@ class Invocation:
         self.request = request
         self.began = recorder.clock()
         self.first_byte: float | None = None
-        self.finished = False
         self.seconds = 0.0
+        self._around = request_var.get()
+        request_var.set(request)
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has been counted."""
+        return self.request.finished
 
     def streaming(self) -> None:
         """The first byte of a stream goes out."""
@@ -43,20 +49,28 @@ class Invocation:
             self.first_byte = self._recorder.clock() - self.began
 
     def leave(self, *, failed: bool = False) -> None:
-        """The work is over: this request is no longer the one being served here.
+        """The work is over or rests: the request being served here is again the one around it, if any.
 
-        Where it `failed`, its ids stay until the next one begins: the server around logs the traceback, and that line needs them most.
+        Where it `failed` and there is none around, its ids stay until the next one begins: the server logs the traceback, and that line
+        needs them most. Called from another context, such as the one a generator is closed in, nothing changes there.
         """
-        if not failed:
-            request_var.set(None)
+        if request_var.get() is self.request and (self._around is not None or not failed):
+            request_var.set(self._around)
         if self._span is not None:
             self._span.leave()
+
+    def enter(self) -> None:
+        """The work goes on, here, after a `leave`."""
+        self._around = request_var.get()
+        request_var.set(self.request)
+        if self._span is not None:
+            self._span.enter()
 
     def finish(self, *, operation: str, protocol: str, outcome: Outcome, error_type: ErrorType | None, attributes: Attributes) -> None:
         """Count the request, once. `attributes` go on its span."""
         if self.finished:
             return
-        self.finished = True
+        self.request.finished = True
         self.seconds = self._recorder.clock() - self.began
         self._recorder.record(self, operation=operation, protocol=protocol, outcome=outcome, error_type=error_type)
         if self._span is not None:
@@ -82,7 +96,6 @@ class Recorder:
         """A request begins here; what is called from here on belongs to it, until `leave`."""
         request, span = tracing().begin(name=name, request_id=request_id or new_request_id(), parent=parent)
         invocation = Invocation(self, request, span)
-        request_var.set(request)
         self._metrics.in_flight.add()
         return invocation
 

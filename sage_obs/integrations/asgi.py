@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from types import TracebackType
 from typing import Final
 
 import orjson
@@ -15,7 +16,7 @@ from sage_obs.health.board import board
 from sage_obs.integrations.exchange import Event, Exchange, Operation, Receive, Scope, Send
 from sage_obs.integrations.routes import UNMATCHED
 from sage_obs.metrics.active import internal_error
-from sage_obs.tracing.context import Parent, parse_traceparent, sane_request_id
+from sage_obs.tracing.context import Parent, ambient_var, parse_traceparent, request_var, sane_request_id
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -51,7 +52,8 @@ class RequestMiddleware:
         elif scope["type"] == "http":
             scope[_MARK] = True
             board().seen(asyncio.get_running_loop())
-            await self._serve(active, scope, receive, send)
+            with _Apart():
+                await self._serve(active, scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -92,6 +94,30 @@ class RequestMiddleware:
         if held.holding:
             answer = await board().answer_async(probe)
             await _send_json(send, answer.status, answer.body, head=scope["method"] == "HEAD")
+
+
+class _Apart:
+    """Keeps a finished request, and whom it was for, out of the next one.
+
+    A server that pipelines starts a request in the context in which its predecessor's last byte went out. What was there comes back
+    afterwards for a background task that calls an application in its own process; after an exception the failed request's ids stay.
+    """
+
+    __slots__ = ("_ambient", "_request")
+
+    def __enter__(self) -> None:
+        self._request, self._ambient = request_var.get(), ambient_var.get()
+        if self._stale():
+            request_var.set(None)
+            ambient_var.set(None)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None and self._stale():
+            request_var.set(self._request)
+            ambient_var.set(self._ambient)
+
+    def _stale(self) -> bool:
+        return self._request is not None and self._request.finished
 
 
 def _identity(scope: Scope) -> tuple[str, Parent | None]:

@@ -31,6 +31,9 @@ class OpenSpan(Protocol):
     def end(self, *, name: str, attributes: Attributes, error_type: str) -> None:
         """Finish it; `error_type` is "" for success."""
 
+    def enter(self) -> None:
+        """Make it the current span here, after a `leave`."""
+
     def leave(self) -> None:
         """It is no longer the current span here, where it was made so."""
 

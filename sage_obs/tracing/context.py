@@ -100,9 +100,12 @@ class Waiting:
 
 
 class Request:
-    """The request being served. `error_type` is what `record_error` said of it."""
+    """The request being served. `error_type` is what `record_error` said of it.
 
-    __slots__ = ("error_type", "request_id", "sampled", "span_id", "trace_id", "waiting")
+    Tasks that outlive it, and connections that carry another one after it, still see it once it is `finished`.
+    """
+
+    __slots__ = ("error_type", "finished", "request_id", "sampled", "span_id", "trace_id", "waiting")
 
     def __init__(
         self, *, request_id: str, trace_id: str, span_id: str, sampled: bool, clock: Callable[[], float] = time.perf_counter
@@ -112,6 +115,7 @@ class Request:
         self.span_id = span_id
         self.sampled = sampled
         self.error_type: ErrorType | None = None
+        self.finished = False
         self.waiting = Waiting(clock)
 
 
@@ -127,6 +131,12 @@ class CurrentRequest:
 request_var: Final[ContextVar[Request | None]] = ContextVar("sage_obs_request", default=None)
 ambient_var: Final[ContextVar[Mapping[str, str] | None]] = ContextVar("sage_obs_ambient", default=None)
 _NONE: Final = CurrentRequest()
+
+
+def under_way() -> Request | None:
+    """The request being served here, None where it has finished already."""
+    request = request_var.get()
+    return None if request is None or request.finished else request
 
 
 def current() -> CurrentRequest:

@@ -77,7 +77,9 @@ class OtelSpan:
 
     def __init__(self, span: trace.Span, *, attach: bool) -> None:
         self._span = span
-        self._token: Token[Context] | None = otel_context.attach(trace.set_span_in_context(span)) if attach else None
+        self._token: Token[Context] | None = None
+        if attach:
+            self.enter()
 
     @property
     def ids(self) -> tuple[str, str, bool]:
@@ -95,10 +97,15 @@ class OtelSpan:
             self._span.set_status(Status(StatusCode.ERROR))
         self._span.end()
 
+    def enter(self) -> None:
+        """Make it the current span here."""
+        self._token = otel_context.attach(trace.set_span_in_context(self._span))
+
     def leave(self) -> None:
         """It is no longer the current span, where it was made so; asked for from another context, nothing happens."""
         if self._token is not None and trace.get_current_span() is self._span:
             otel_context.detach(self._token)
+            self._token = None
 
 
 class OtelSpans:

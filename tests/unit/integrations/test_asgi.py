@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from sage_obs.conventions import (
     Outcome,
 )
 from sage_obs.health.board import board
+from sage_obs.tracing.ambient import ambient
 from tests.support.asgi import Answer, Scope, answering, call, scope_of, serve
 from tests.support.metrics import children, value
 
@@ -324,3 +326,60 @@ def test_lifespan_and_websockets_pass_through(instrument: Start) -> None:
     assert seen == ["websocket", "lifespan"]
     assert board().startup().status == 200
     assert value(REQUESTS) == 0
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["answers", "raises"])
+def test_a_request_inside_a_request_leaves_the_outer_one_as_it_was(instrument: Start, fails: bool) -> None:  # noqa: FBT001 - two cases
+    """A handler that calls another application in its own process keeps its request id, whatever becomes of that call."""
+    instrument()
+    seen = []
+
+    async def inner(scope: Scope, receive: Any, send: Any) -> None:
+        seen.append(sage_obs.current().request_id)
+        if fails:
+            raise ValueError("inner")
+        await answering(200)(scope, receive, send)
+
+    async def outer(scope: Scope, receive: Any, send: Any) -> None:
+        with sage_obs.context(tenant="acme"), contextlib.suppress(ValueError):
+            await serve(_named(inner), scope_of("GET", "/inner"))
+        seen.append(sage_obs.current().request_id)
+        await answering(200)(scope, receive, send)
+
+    call(_named(outer), "GET", "/outer", x_request_id="r1")
+    assert seen[0] not in {"r1", ""}
+    assert seen[1] == "r1"
+    assert value(REQUESTS) == 2
+
+
+@pytest.mark.parametrize("path", ["/next", "/health/live"])
+def test_a_pipelined_request_has_nothing_of_its_predecessor(instrument: Start, path: str) -> None:
+    """A task that is started as the last byte goes out sees neither the request nor the tenant before it."""
+    instrument()
+    seen: list[tuple[str, dict[str, str]]] = []
+    tasks: list[asyncio.Task[Answer]] = []
+
+    async def following(scope: Scope, receive: Any, send: Any) -> None:
+        seen.append((sage_obs.current().request_id, dict(ambient())))
+        await answering(200)(scope, receive, send)
+
+    async def first(scope: Scope, receive: Any, send: Any) -> None:
+        with sage_obs.context(tenant="acme"):
+            await answering(200)(scope, receive, send)
+
+    async def main() -> None:
+        async def send(event: dict[str, Any]) -> None:
+            if event["type"] == "http.response.body":
+                tasks.append(asyncio.create_task(serve(_named(following), scope_of("GET", path))))
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request"}
+
+        await _named(first)(scope_of("GET", "/first", [("x-request-id", "r1")]), receive, send)
+        await tasks[0]
+
+    asyncio.run(main())
+    [(request_id, around)] = seen
+    assert around == {}
+    assert request_id != "r1"
+    assert request_id.startswith("req-") == (path == "/next")
