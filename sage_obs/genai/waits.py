@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, cast
 
+from sage_obs.genai.steps import in_steps
 from sage_obs.tracing.context import Waiting, request_var
 
 P = ParamSpec("P")
@@ -18,7 +19,7 @@ class tool:  # noqa: N801 - reads as a verb where it is used: @sage_obs.tool("se
     """A call of a tool: a context manager, sync or async, and a decorator for functions of both kinds.
 
     The time inside is waiting, as for a language model: it is not part of the request's overhead. Waits of one request that overlap
-    count once.
+    count once. Of a generator, each step is a call; requests may share one `tool`.
     """
 
     def __init__(self, name: str) -> None:
@@ -26,15 +27,19 @@ class tool:  # noqa: N801 - reads as a verb where it is used: @sage_obs.tool("se
         self._waits: list[Waiting | None] = []
 
     def __enter__(self) -> Self:
-        request = request_var.get()
-        waiting = None if request is None else request.waiting
+        waiting = _waiting()
         if waiting is not None:
             waiting.begin()
         self._waits.append(waiting)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if (waiting := self._waits.pop()) is not None:
+        waiting = _waiting()
+        try:
+            self._waits.remove(waiting)
+        except ValueError:  # a generator that is closed elsewhere ends the wait it began
+            waiting = self._waits.pop()
+        if waiting is not None:
             waiting.end()
 
     async def __aenter__(self) -> Self:
@@ -45,6 +50,8 @@ class tool:  # noqa: N801 - reads as a verb where it is used: @sage_obs.tool("se
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """The function, each call of it one call of the tool."""
+        if (stepwise := in_steps(function, lambda: tool(self.name))) is not None:
+            return stepwise
         if not inspect.iscoroutinefunction(function):
             return self._around(function)
 
@@ -62,3 +69,8 @@ class tool:  # noqa: N801 - reads as a verb where it is used: @sage_obs.tool("se
                 return function(*args, **kwargs)
 
         return waited
+
+
+def _waiting() -> Waiting | None:
+    request = request_var.get()
+    return None if request is None else request.waiting

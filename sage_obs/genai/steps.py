@@ -1,0 +1,62 @@
+"""Generators with something around each of their steps, and nothing of it left in the context of those who iterate."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import AbstractContextManager
+from typing import Any, ParamSpec, TypeVar, cast
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Around = Callable[[], AbstractContextManager[Any]]
+"""Makes, for each iteration, a context manager that is entered for every step. What its exit hears is how the step ended: with None at
+a yield, with StopIteration or StopAsyncIteration at the end, with GeneratorExit where nobody goes on."""
+
+
+def in_steps(function: Callable[P, R], around: Around) -> Callable[P, R] | None:
+    """The function with `around` each step where it is a generator function, sync or async; None where it is none."""
+    if inspect.isgeneratorfunction(function):
+        return cast("Callable[P, R]", _generator(function, around))
+    if inspect.isasyncgenfunction(function):
+        return cast("Callable[P, R]", _async_generator(function, around))
+    return None
+
+
+def _generator(function: Callable[P, Generator[Any, Any, Any]], around: Around) -> Callable[P, Generator[Any, Any, Any]]:
+    @functools.wraps(function)
+    def stepped(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, Any]:
+        inner, step = function(*args, **kwargs), around()
+        advance: Callable[[], Any] = functools.partial(next, inner)
+        while True:
+            try:
+                with step:
+                    item = advance()
+            except StopIteration as end:
+                return end.value
+            try:
+                advance = functools.partial(inner.send, (yield item))
+            except BaseException as exc:  # noqa: BLE001 - whatever is thrown in is the function's to see
+                advance = functools.partial(inner.throw, exc)
+
+    return stepped
+
+
+def _async_generator(function: Callable[P, AsyncGenerator[Any, Any]], around: Around) -> Callable[P, AsyncGenerator[Any, Any]]:
+    @functools.wraps(function)
+    async def stepped(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any, Any]:
+        inner, step = function(*args, **kwargs), around()
+        advance: Callable[[], Awaitable[Any]] = inner.__anext__
+        while True:
+            try:
+                with step:
+                    item = await advance()
+            except StopAsyncIteration:
+                return
+            try:
+                advance = functools.partial(inner.asend, (yield item))
+            except BaseException as exc:  # noqa: BLE001 - whatever is thrown in is the function's to see
+                advance = functools.partial(inner.athrow, exc)
+
+    return stepped
