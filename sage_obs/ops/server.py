@@ -38,6 +38,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(body=False)
 
     def _answer(self, *, body: bool) -> None:
+        if self.server.closed:  # on Linux a request that arrives after SHUT_RD, before this thread has noticed it, can still be read
+            self.close_connection = True
+            return
         page = self._page()
         self.send_response(page.status)
         for name, value in page.headers.items():
@@ -71,11 +74,16 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.open: set[socket.socket] = set()
+        self.closed = False
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection in a thread of its own, and know of it."""
         self.open.add(request)
-        super().process_request(request, client_address)
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError as exc:  # no thread to be had, now; those who accept must outlive it
+            self.shutdown_request(request)
+            internal_error("ops", exc)
 
     def shutdown_request(self, request: Any) -> None:
         """Let go of a connection."""
@@ -104,6 +112,7 @@ class OpsServer:
     def close(self) -> None:
         """Stop listening and take no more requests on open connections; those under way are answered."""
         self._closed.set()
+        self._server.closed = True
         self._server.socket.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._server.server_close()

@@ -10,7 +10,10 @@ import httpx
 import pytest
 
 import sage_obs
+from sage_obs import testing
+from sage_obs.conventions import INTERNAL_ERRORS
 from sage_obs.errors import UnavailableError
+from tests.support.metrics import value
 
 Start = Callable[..., sage_obs.Handle]
 
@@ -98,6 +101,22 @@ def test_a_connection_that_is_kept_open_ends_with_the_server(instrument: Start) 
         sage_obs.uninstrument()
         with pytest.raises(httpx.TransportError):
             client.get(url)
+
+
+def test_a_connection_that_gets_no_thread_is_not_the_last_one(instrument: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the process cannot have another thread, that scrape fails, is counted, and the next one is answered."""
+    handle = instrument()
+    testing.reraise_internal_errors(on=False)
+
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(httpx.TransportError):
+            _get(handle, "/metrics")
+    assert _get(handle, "/health/live").status_code == 200
+    assert value(INTERNAL_ERRORS, component="ops") == 1
 
 
 def test_many_scrapes_at_once_are_answered(instrument: Start) -> None:
