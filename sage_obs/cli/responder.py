@@ -38,7 +38,8 @@ def serve_(
 ) -> int:
     """Take alerts by Alertmanager's webhook (POST /alerts) and run the incident runbook for those that ask for a rollback.
 
-    Answers 202 once an alert is on disk, then works by itself. Runs that a crash or a stop interrupted go on at the next start.
+    Answers 202 once an alert is on disk, then works by itself. Runs that a crash or a stop interrupted go on at the next start. A file
+    `automation.off` in the state folder keeps every run from changing anything.
     """
     from sage_obs.cli.world import Asked, open_world
     from sage_obs.runbooks.responder.service import Address, Responder

@@ -16,11 +16,16 @@ from sage_obs.slo.triggers import Verdict
 
 KILL_SWITCH: Final = "SAGE_OBS_AUTOMATION"
 """Set to `off`, this environment variable stops every automatic run before it changes anything."""
+OFF_FILE: Final = "automation.off"
+"""So does a file of this name in the state folder, which is looked for anew by every run: nothing has to be started again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the rails judge. Times are Unix times, `novelty` and `rate` seconds; `recent` are earlier automatic rollbacks."""
+    """What the rails judge. Times are Unix times, `novelty` and `rate` seconds; `recent` are earlier automatic rollbacks.
+
+    `automation` is the kill switch's value, `halted` whether the state folder has a file that is one too.
+    """
 
     automatic: bool
     automation: str
@@ -33,6 +38,7 @@ class Facts:
     attribution: Attribution
     recent: tuple[float, ...]
     allowances: tuple[Allowance, ...]
+    halted: bool = False
 
     @property
     def current(self) -> Release | None:
@@ -53,6 +59,8 @@ def kill_switch(facts: Facts) -> tuple[Verdict, str]:
     """Automatic runs change nothing while the switch is off."""
     if not facts.automatic:
         return Verdict.PASS, "a person runs this"
+    if facts.halted:
+        return Verdict.FAIL, f"the state folder has a file {OFF_FILE}"
     off = facts.automation.strip().lower() in ("off", "0", "false", "no")
     return _refuse_if(off, f"{KILL_SWITCH} is off", f"{KILL_SWITCH} is not off")
 

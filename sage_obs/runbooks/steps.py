@@ -123,6 +123,7 @@ def decide(now: Situation) -> Result:
         attribution=_attribution(now),
         recent=world.recent(),
         allowances=now.limits.automatic,
+        halted=(world.state / rails.OFF_FILE).exists(),
     )
     return _decided(world, facts)
 

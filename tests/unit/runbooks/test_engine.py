@@ -254,6 +254,16 @@ def test_the_deadline_ends_a_run_that_takes_too_long(tmp_path: Path) -> None:
     assert scene.platform.asked == []
 
 
+def test_a_file_in_the_state_folder_halts_automatic_runs_at_once(tmp_path: Path) -> None:
+    """Looked for by every run: put there it refuses, taken away the next run acts."""
+    scene = Scene(tmp_path)
+    (tmp_path / "automation.off").touch()
+    assert _execute(scene) is Outcome.REFUSED
+    (tmp_path / "automation.off").unlink()
+    assert _execute(scene) is Outcome.OK
+    assert scene.platform.asked == ["1.0.0"]
+
+
 def test_a_clock_that_is_set_is_no_deadline(tmp_path: Path) -> None:
     """An hour that did not pass ends nothing."""
     scene = Scene(tmp_path)

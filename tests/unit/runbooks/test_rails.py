@@ -50,6 +50,7 @@ def test_a_clear_case_is_refused_by_none() -> None:
     [
         ({"automation": "off"}, "kill switch", "SAGE_OBS_AUTOMATION is off"),
         ({"automation": " OFF "}, "kill switch", "SAGE_OBS_AUTOMATION is off"),
+        ({"halted": True}, "kill switch", "the state folder has a file automation.off"),
         ({"triggers": Verdict.PASS}, "confirmed", "no trigger fails now"),
         ({"triggers": Verdict.UNKNOWN}, "confirmed", "no trigger fails now"),
         ({"recent": (1.0,)}, "flap guard", "1 automatic rollback(s) within 1 h; 1 are allowed"),
