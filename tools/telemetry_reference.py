@@ -22,7 +22,8 @@ def _lines() -> Iterator[str]:
     yield "# Telemetry"
     yield ""
     yield "Rendered from `sage_obs/conventions.py` and `sage_obs/slo/` by `make generate`; do not edit. Base units: seconds, bytes,"
-    yield "US dollars, ratios from 0 to 1. Labels marked ° take values from outside: past the label budget they become `other`, which is counted."
+    yield "US dollars, ratios from 0 to 1. Labels marked ° take values from outside: past the label budget they become `other`, which is"
+    yield "counted."
     yield from _table("Metrics of an instrumented service", AGENT_METRICS)
     yield from _table("Metrics of the responder", RESPONDER_METRICS)
     yield from ("", "## Values of fixed labels", "", "| label | values |", "|---|---|")
