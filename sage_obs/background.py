@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -49,12 +50,13 @@ class Batcher(Generic[T]):
         self._signals: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._awake = False
         self._closing = False
+        self._closed = False
         self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
         self._thread.start()
 
     def put(self, item: T, *, urgent: bool = False) -> None:
-        """Queue an item; an urgent one is not kept waiting for company."""
-        if len(self._items) >= self._capacity:
+        """Queue an item; an urgent one is not kept waiting for company. After `close` it is dropped."""
+        if self._closed or len(self._items) >= self._capacity:
             self._on_drop(1)
             return
         self._items.append(item)
@@ -65,7 +67,9 @@ class Batcher(Generic[T]):
             self._signals.put(False)
 
     def flush(self, timeout: float) -> bool:
-        """Deliver what is queued now, waiting at most `timeout` seconds; whether it all went out."""
+        """Deliver what is queued now, waiting at most `timeout` seconds; whether it all went out. The thread itself does not wait."""
+        if self._closed or threading.get_ident() == self._thread.ident:
+            return False
         marker = _Marker()
         self._items.append(marker)
         self._signals.put(True)
@@ -76,10 +80,18 @@ class Batcher(Generic[T]):
         self._closing = True
         self._signals.put(True)
         self._thread.join(max(0.0, timeout))
-        left = sum(not isinstance(item, _Marker) for item in list(self._items))
-        if left:
+        self._closed = True
+        if left := self._take_what_is_left():
             self._on_drop(left)
         return not self._thread.is_alive()
+
+    def _take_what_is_left(self) -> int:
+        """Empty the queue, so that a thread that is only late does not deliver what was reported as dropped; how many items there were."""
+        left = 0
+        with suppress(IndexError):
+            while True:
+                left += not isinstance(self._items.popleft(), _Marker)
+        return left
 
     def restart_after_fork(self) -> None:
         """Begin anew in a forked child: the thread stayed in the parent, and so does what was queued there."""
@@ -106,8 +118,7 @@ class Batcher(Generic[T]):
 
     def _drain(self) -> None:
         batch: list[T] = []
-        while self._items:
-            item = self._items.popleft()
+        while (item := self._next()) is not None:
             if isinstance(item, _Marker):
                 batch = self._hand_over(batch)
                 item.set()
@@ -116,6 +127,13 @@ class Batcher(Generic[T]):
             if len(batch) >= self._batch:
                 batch = self._hand_over(batch)
         self._hand_over(batch)
+
+    def _next(self) -> T | _Marker | None:
+        """The first item, None where there is none: `close` may have taken the last one meanwhile."""
+        try:
+            return self._items.popleft()
+        except IndexError:
+            return None
 
     def _hand_over(self, batch: list[T]) -> list[T]:
         try:

@@ -59,10 +59,11 @@ class Plan:
     disable: frozenset[str]
 
     @classmethod
-    def of(cls, settings: Settings, libraries: Libraries, disable: Iterable[str]) -> Plan:
-        """The plan of these settings, wherever their values came from."""
+    def of(cls, settings: Settings, libraries: Libraries | None, disable: Iterable[str] | None) -> Plan:
+        """The plan of these settings, wherever their values came from. Raises ConfigError for what is no list of names."""
         values = tuple((field.name, getattr(settings, field.name)) for field in fields(settings) if field.name != "sources")
-        return cls(values, libraries if libraries == "auto" else _names(libraries), frozenset(_names(disable)))
+        auto = libraries is None or libraries == "auto"
+        return cls(values, "auto" if auto else _names("libraries", libraries), frozenset(_names("disable", disable)))
 
     def check(self) -> None:
         """Raise ConfigError for a name in `disable` that nothing has."""
@@ -70,9 +71,15 @@ class Plan:
             raise ConfigError(f"There is nothing called `{name}` to disable.", hint=f"There are: {', '.join((*PARTS, *base.NAMES))}.")
 
 
-def _names(given: str | Iterable[str]) -> tuple[str, ...]:
-    """One name or several."""
-    return (given,) if isinstance(given, str) else tuple(given)
+def _names(argument: str, given: object) -> tuple[str, ...]:
+    """One name or several; None is none of them."""
+    if isinstance(given, str):
+        return (given,)
+    names = tuple(given) if isinstance(given, Iterable) else () if given is None else (given,)
+    for name in names:
+        if not isinstance(name, str):
+            raise ConfigError(f"`{argument}` takes names, not a {type(name).__name__}.", hint=f"For example: {argument}=['httpx'].")
+    return names
 
 
 class Layer:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final
 
-from sage_obs.errors import SageObsError
+from sage_obs.errors import ConfigError, SageObsError
 from sage_obs.health.board import board
 from sage_obs.integrations.asgi import RequestMiddleware, unmatched
 from sage_obs.integrations.exchange import Operation
@@ -19,6 +20,8 @@ from sage_obs.layer import Layer, Libraries, Plan, Status
 from sage_obs.settings import Settings
 
 _log = logging.getLogger("sage_obs")
+_LAST: Final = -100
+"""Among multiprocessing's finalizers, of which the greatest come first; its own are between -10 and 100."""
 
 
 class Handle:
@@ -57,6 +60,12 @@ class _Process:
         self.lock = threading.RLock()
         if self.layer is not None:
             self.layer.restart_after_fork()
+            self._finish_with_multiprocessing()
+
+    def _finish_with_multiprocessing(self) -> None:
+        """A child of multiprocessing runs its own finalizers and never atexit's; it forgets its parent's right after this."""
+        if (util := sys.modules.get("multiprocessing.util")) is not None:
+            util.register_after_fork(self, lambda process: util.Finalize(None, process.at_exit, exitpriority=_LAST))
 
     def at_exit(self) -> None:
         """Send what waits, for as long as the settings allow."""
@@ -111,8 +120,8 @@ def instrument(  # noqa: PLR0913 - the one line a user writes; each setting of t
     label_budget: int | None = None,
     overhead_objective: float | None = None,
     exit_timeout: float | None = None,
-    libraries: Libraries = "auto",
-    disable: Sequence[str] = (),
+    libraries: Libraries | None = "auto",
+    disable: Sequence[str] | None = (),
     config_file: str | PathLike[str] | None = None,
     strict: bool = False,
 ) -> Handle:
@@ -127,7 +136,7 @@ def instrument(  # noqa: PLR0913 - the one line a user writes; each setting of t
     """
     arguments = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
     try:
-        settings = Settings.load(arguments=arguments, file=None if config_file is None else Path(config_file))
+        settings = Settings.load(arguments=arguments, file=_path(config_file))
         plan = Plan.of(settings, libraries, disable)
         plan.check()
     except SageObsError as exc:
@@ -144,6 +153,13 @@ def instrument(  # noqa: PLR0913 - the one line a user writes; each setting of t
 
 
 _NOT_SETTINGS: Final = frozenset({"app", "libraries", "disable", "config_file", "strict"})
+
+
+def _path(given: str | PathLike[str] | None) -> Path | None:
+    try:
+        return None if given is None else Path(given)
+    except TypeError as exc:
+        raise ConfigError(f"`config_file` takes a path, not a {type(given).__name__}.", hint="For example: 'config.yaml'.") from exc
 
 
 def _cover(app: Any, *, strict: bool) -> None:

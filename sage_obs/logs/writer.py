@@ -17,6 +17,9 @@ _DELAY_SECONDS: Final = 0.02
 _STUCK_SECONDS: Final = 1.0
 """How long a reader that reads nothing is waited for before lines are dropped."""
 
+_CHILD_SECONDS: Final = 0.2
+"""How long a forked child waits for an urgent line at most: beside a sink that works it takes microseconds."""
+
 
 class Sink(Protocol):
     """Takes bytes and either writes them all or raises OSError or ValueError."""
@@ -89,16 +92,22 @@ class Writer:
         self._sink = sink
         self._on_drop = on_drop
         self._closed = False
+        self._in_child = False
         self._batcher: Batcher[bytes] = Batcher(
             self._deliver, name="sage-obs-logs", capacity=capacity, batch=_BATCH, delay=_DELAY_SECONDS, on_drop=on_drop
         )
 
     def write(self, line: bytes, *, urgent: bool) -> None:
-        """Queue a line; an urgent one goes out at once. After `close` it is written here and now."""
+        """Queue a line; an urgent one goes out at once. After `close` it is written here and now.
+
+        A forked child often ends in `os._exit`, where nobody flushes: there the caller waits a little for an urgent line to be out.
+        """
         if self._closed:
             self._deliver([line])
         else:
             self._batcher.put(line, urgent=urgent)
+            if urgent and self._in_child:
+                self._batcher.flush(_CHILD_SECONDS)
 
     def flush(self, timeout: float) -> bool:
         """Write what is queued, waiting at most `timeout` seconds."""
@@ -117,6 +126,7 @@ class Writer:
 
     def restart_after_fork(self) -> None:
         """Begin anew in a forked child."""
+        self._in_child = True
         self._batcher.restart_after_fork()
 
     def _deliver(self, lines: list[bytes]) -> None:

@@ -100,6 +100,39 @@ def test_a_forked_child_reports_and_leaves_the_port_to_its_parent(tmp_path: Path
     ]
 
 
+CHILDREN = """\
+import logging, multiprocessing, os, sys, time
+import sage_obs
+
+log = logging.getLogger("work")
+sage_obs.instrument("parent", metrics_host="127.0.0.1", metrics_port=0)
+
+def child(number):
+    log.info("info %d", number)
+    log.error("error %d", number)
+    if number % 2:
+        os._exit(0)
+    log.info("last %d", number)
+
+context = multiprocessing.get_context("fork")
+children = [context.Process(target=child, args=(number,)) for number in range(20)]
+for one in children:
+    one.start()
+for one in children:
+    one.join()
+    assert one.exitcode == 0, one.exitcode
+print(f"done {time.time()}", file=sys.stderr, flush=True)
+"""
+
+
+def test_forked_children_of_multiprocessing_lose_no_lines(tmp_path: Path) -> None:
+    """Errors are out before the child may end at once; what ends as multiprocessing does leaves its last line too."""
+    _, done = _run(tmp_path, "", source=CHILDREN)
+    messages = [json.loads(line)["message"] for line in done.stdout.splitlines() if '"work"' in line]
+    expected = [f"{kind} {number}" for kind in ("info", "error") for number in range(20)]
+    assert sorted(messages) == sorted([*expected, *(f"last {number}" for number in range(0, 20, 2))])
+
+
 def test_importing_the_package_does_nothing(tmp_path: Path) -> None:
     """`import sage_obs` starts no thread, opens no file or socket, reads no setting, and loads no other package."""
     source = """\

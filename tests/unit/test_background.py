@@ -76,3 +76,45 @@ def test_nobody_puts_in_vain_while_the_thread_goes_to_sleep() -> None:
     for thread in threads:
         thread.join()
     batcher.close(5)
+
+
+def test_what_is_put_after_the_end_is_reported_as_dropped() -> None:
+    """Nobody empties the queue of a closed batcher, so nothing is left in it uncounted, and nobody waits for it."""
+    delivered: list[int] = []
+    dropped: list[int] = []
+    batcher: Batcher[int] = Batcher(delivered.extend, name="t", capacity=10, batch=1, delay=0.0, on_drop=dropped.append)
+    batcher.put(1)
+    assert batcher.close(10)
+    batcher.put(2)
+    batcher.put(3, urgent=True)
+    assert not batcher.flush(10)
+    assert (delivered, dropped) == ([1], [1, 1])
+
+
+def test_what_was_reported_as_dropped_is_not_delivered_later() -> None:
+    """A delivery that comes to itself after the end finds nothing more to deliver."""
+    release, delivered, dropped = threading.Event(), list[int](), list[int]()
+
+    def deliver(batch: list[int]) -> None:
+        release.wait()
+        delivered.extend(batch)
+
+    batcher: Batcher[int] = Batcher(deliver, name="late", capacity=10, batch=1, delay=0.0, on_drop=dropped.append)
+    batcher.put(1, urgent=True)
+    batcher.flush(0.02)
+    batcher.put(2)
+    assert not batcher.close(0.02)
+    release.set()
+    assert batcher.close(10)
+    assert (delivered, dropped) == ([1], [1])
+
+
+def test_the_thread_does_not_wait_for_itself() -> None:
+    """A flush asked for in the middle of a delivery returns at once."""
+    answers: list[bool] = []
+    batcher: Batcher[int] = Batcher(
+        lambda _: answers.append(batcher.flush(10)), name="t", capacity=10, batch=1, delay=0.0, on_drop=lambda _: None
+    )
+    batcher.put(1, urgent=True)
+    assert batcher.close(5)
+    assert answers == [False]

@@ -98,6 +98,25 @@ def test_a_name_that_nothing_has_cannot_be_disabled(instrument: Start) -> None:
         instrument(disable=["htpx"])
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [{"libraries": 5}, {"libraries": [5]}, {"disable": 5}, {"disable": [None]}, {"config_file": 5}, {"config_file": b"x"}],
+    ids=str,
+)
+def test_an_argument_of_the_wrong_type_is_raised_only_if_strict(instrument: Start, arguments: dict[str, object]) -> None:
+    """Nothing but the status tells, unless strict: then it is a ConfigError that names the argument."""
+    [name] = arguments
+    assert name in instrument(strict=False, **arguments).status()["sage_obs"].why
+    with pytest.raises(ConfigError, match=name):
+        instrument(**arguments)
+
+
+def test_none_is_the_default(instrument: Start) -> None:
+    """`libraries` and `disable` at None are as if they had not been given."""
+    first = instrument()
+    assert instrument(libraries=None, disable=None, config_file=None) is first
+
+
 def test_a_component_fails_alone(instrument: Start, tmp_path: Path) -> None:
     """Logs that cannot be written are off with the reason; everything else is on."""
     handle = instrument(log_output=str(tmp_path / "none" / "log"), strict=False)
