@@ -130,13 +130,14 @@ class _Handler(BaseHTTPRequestHandler):
         """The body, or what came of it before the peer closed. Raises TimeoutError where it takes too long as a whole."""
         body, deadline = b"", time.monotonic() + self.server.read_timeout
         while len(body) < length:
-            self.connection.settimeout(max(deadline - time.monotonic(), 0.001))
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("the body came too slowly")
+            self.connection.settimeout(left)
             part = self.rfile.read1(length - len(body))
             if not part:
                 break
             body += part
-            if time.monotonic() > deadline:
-                raise TimeoutError("the body came too slowly")
         self.connection.settimeout(self.timeout)
         return body
 
