@@ -8,6 +8,7 @@ from typing import Final
 
 from sage_obs.conventions import ErrorType, Experience, Outcome
 from sage_obs.metrics.requests import RequestMetrics
+from sage_obs.privacy.redaction import redact_text
 from sage_obs.tracing.active import Attributes, OpenSpan, tracing
 from sage_obs.tracing.ambient import ambient
 from sage_obs.tracing.context import Parent, Request, new_request_id, request_var
@@ -75,7 +76,8 @@ class Invocation:
         self._recorder.record(self, operation=operation, protocol=protocol, outcome=outcome, error_type=error_type)
         if self._span is not None:
             failed = outcome is Outcome.SERVER_ERROR and error_type is not None
-            self._span.end(name=operation, attributes={**attributes, **_identity()}, error_type=str(error_type) if failed else "")
+            kept = {key: redact_text(value) if isinstance(value, str) else value for key, value in {**attributes, **_identity()}.items()}
+            self._span.end(name=operation, attributes=kept, error_type=str(error_type) if failed else "")
 
 
 def _identity() -> Attributes:

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import orjson
 
-from sage_obs.logs.redact import redact
 from sage_obs.logs.safe import UNPRINTABLE, safe_text, safe_value
+from sage_obs.privacy.redaction import redact
 from sage_obs.tracing.ambient import CONVERSATION_ID, TENANT, ambient
 from sage_obs.tracing.context import request_var
 

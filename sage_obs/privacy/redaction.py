@@ -13,34 +13,43 @@ from typing import Final
 MASK: Final = "[REDACTED]"
 _MASK: Final = MASK.encode()
 
-_NAME: Final = (
-    rb"(?:api[_-]?key|access[_-]?key|private[_-]?key|secret|token(?!s|iz)|passw(?:or)?d|pwd|passphrase|credential|authorization|cookie)"
-    rb"[\w-]{0,32}\\{0,7}[\"']?\s{0,4}[=:]\s{0,4}"
+_WORD: Final = (
+    rb"(?:api[_-]?key|access[_-]?key|private[_-]?key|secret|token(?!s|iz)|passw(?:or)?d|pwd|passphrase"
+    rb"|credential|authorization|cookie)[\w-]{0,32}"
 )
-"""A name that says its value is secret, whatever stands before it, up to the value."""
-_NOT_SECRET: Final = rb"(?!\d{1,20}(?:\.\d{1,20})?(?![\w.])|true\b|false\b|null\b|none\b)"
-"""A count or a flag under such a name."""
+"""A name that says its value is secret, whatever stands before it."""
+_PLAIN_NAME: Final = _WORD + rb"\s{0,4}[=:]\s{0,4}"
+_QUOTED_NAME: Final = _WORD + rb"\\{0,7}[\"']\s{0,4}[=:]\s{0,4}"
+_NAME: Final = _WORD + rb"\\{0,7}[\"']?\s{0,4}[=:]\s{0,4}"
+_FLAG: Final = rb"true\b|false\b|null\b|none\b"
+_NUMBER: Final = rb"-?\d++(?:\.\d++)?(?:e[+-]?\d++)?(?![\w.])"
+_COUNT: Final = rb"\d{1,6}(?:\.\d{1,6})?(?![\w.])"
+"""A number too short to be a secret: what stands under `token_count`."""
 _QUOTED: Final = rb"\"(?:[^\"\\]|\\.)*+"
 _SINGLE_QUOTED: Final = rb"'[^'\"\\]*+(?:\\[^\"][^'\"\\]*+)*+"
 _ESCAPED: Final = rb"(\\++[\"'])[^\"'\\]*+(?:\\++[^\"'\\][^\"'\\]*+)*+"
 """A quoted value inside a quoted value, up to the backslashes of its closing quote."""
 _LIST: Final = rb"\[(?:\s{0,4}\"(?:[^\"\\]|\\.)*+\"\s{0,4},?)++\]"
 _ESCAPED_LIST: Final = rb"\[(?:[^\[\]\"\\]|\\++[^\s])*+\]"
-_BARE: Final = rb"(?:(?:bearer|basic)\s{1,4})?" + _NOT_SECRET + rb"[^\s\"'\\,;&\[\]{}()<>]{4,}+"
+_VALUE: Final = rb"[^\s\"'\\,;&\[\]{}()<>]{4,}+"
+_SCHEME: Final = rb"(?:bearer|basic)\s{1,4}" + _VALUE
 
 
-def _named(value: bytes, replacement: bytes) -> tuple[re.Pattern[bytes], bytes]:
-    return re.compile(rb"(?i)(" + _NAME + rb")" + value), replacement
+def _named(name: bytes, value: bytes, replacement: bytes) -> tuple[re.Pattern[bytes], bytes]:
+    return re.compile(rb"(?i)(" + name + rb")" + value), replacement
 
 
 _NAMED: Final = (
     (re.compile(rb"(?i)(cookie\s{0,4}[:=]\s{0,4})(?![\s\"'\\\[])[^\"'\\\r\n]++"), rb"\1" + _MASK),
-    _named(_QUOTED, rb'\1"' + _MASK),
-    _named(_SINGLE_QUOTED, rb"\1'" + _MASK),
-    _named(_ESCAPED, rb"\1\2" + _MASK),
-    _named(_LIST, rb"\1[]"),
-    _named(_ESCAPED_LIST, rb"\1[]"),
-    _named(_BARE, rb"\1" + _MASK),
+    _named(_NAME, _QUOTED, rb'\1"' + _MASK),
+    _named(_NAME, _SINGLE_QUOTED, rb"\1'" + _MASK),
+    _named(_NAME, _ESCAPED, rb"\1\2" + _MASK),
+    _named(_NAME, _LIST, rb"\1[]"),
+    _named(_NAME, _ESCAPED_LIST, rb"\1[]"),
+    _named(_NAME, _SCHEME, rb"\1" + _MASK),
+    _named(_QUOTED_NAME, rb"(?!" + _COUNT + rb")" + _NUMBER, rb"\g<1>0"),
+    _named(_QUOTED_NAME, rb"(?!" + _NUMBER + rb"|" + _FLAG + rb")" + _VALUE, rb"\1" + _MASK),
+    _named(_PLAIN_NAME, rb"(?!" + _COUNT + rb"|" + _FLAG + rb")" + _VALUE, rb"\1" + _MASK),
 )
 _BEGIN: Final = rb"-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----"
 _END: Final = rb"-----END [A-Z ]{0,32}PRIVATE KEY-----"

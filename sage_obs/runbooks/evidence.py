@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Final
 from sage_obs.conventions import HEALTH_PATHS, METRICS_PATH
 from sage_obs.errors import PlatformError, UnavailableError
 from sage_obs.platforms.base import Instance, PlatformState
+from sage_obs.privacy.redaction import redact_text
 from sage_obs.runbooks.journal import make_private
 from sage_obs.runbooks.records import Exhibit
-from sage_obs.runbooks.redact import redact
 from sage_obs.runbooks.world import World
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ ITEMS: Final = ("metrics", "health", "logs", "stacks", "platform", "queries")
 """What can be captured."""
 FOLDER: Final = "evidence"
 _TAIL_BYTES: Final = 256 * 1024
-_LIMIT_BYTES: Final = 16 * 1024 * 1024
+_LIMIT_BYTES: Final = 4 * 1024 * 1024
 _LINE: Final = 16 * 1024
 """Characters of a line that are kept: what is longer is no text for people, and slow to look through for secrets."""
 
@@ -54,9 +54,9 @@ class _Task:
 
     def run(self) -> None:
         try:
-            self.text = self.collect()
+            self.text = redact_text(self.collect())
         except Exception as exc:  # noqa: BLE001 - whatever keeps one item from being captured is recorded with it
-            self.error = redact(_cut(f"{type(exc).__name__}: {exc}"))
+            self.error = redact_text(_cut(f"{type(exc).__name__}: {exc}"))
         finally:
             self.done.set()
 
@@ -133,9 +133,9 @@ def _instance_tasks(one: Instance, items: Sequence[str], budget: float) -> Itera
     if "health" in items:
         yield _Task(f"health of {one.name}", f"{one.name}-health.json", lambda: _health(one.ops_url, budget))
     if "logs" in items:
-        yield _Task(f"log tail of {one.name}", f"{one.name}-log.txt", lambda: redact(_cut(_tail(Path(one.log)))))
+        yield _Task(f"log tail of {one.name}", f"{one.name}-log.txt", lambda: _cut(_tail(Path(one.log))))
     if "stacks" in items:
-        yield _Task(f"stacks of {one.name}", f"{one.name}-stacks.txt", lambda: redact(_cut(_stacks(one.pid, budget))))
+        yield _Task(f"stacks of {one.name}", f"{one.name}-stacks.txt", lambda: _cut(_stacks(one.pid, budget)))
 
 
 def _get(url: str, timeout: float) -> str:
@@ -151,12 +151,12 @@ def _health(base: str, timeout: float) -> str:
 
     with httpx.Client(timeout=timeout, trust_env=False) as client:
         answers = {path: _read(client, base + path, timeout) for path in HEALTH_PATHS}
-    bodies = {path: {"status": status, "body": redact(_cut(text))} for path, (status, text) in answers.items()}
+    bodies = {path: {"status": status, "body": _cut(text)} for path, (status, text) in answers.items()}
     return json.dumps(bodies, indent=2, sort_keys=True) + "\n"
 
 
 def _read(client: httpx.Client, url: str, timeout: float) -> tuple[int, str]:
-    """Status and text of what comes within `timeout` seconds, for later nobody waits, and 16 MiB."""
+    """Status and text of what comes within `timeout` seconds, for later nobody waits, and 4 MiB."""
     body, deadline = bytearray(), time.monotonic() + timeout
     with client.stream("GET", url) as response:
         for part in response.iter_bytes():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import sage_obs
 from sage_obs.logs.lines import KEYS, Identity, Lines
-from sage_obs.logs.redact import redact
+from sage_obs.privacy.redaction import redact
 from sage_obs.tracing.context import Request, request_var
 
 IDENTITY = Identity("a1", "shop", "1.2.3")
@@ -160,22 +160,6 @@ def test_a_secret_never_gets_through(secret: str, before: str, after: str) -> No
 def test_ordinary_words_are_left_alone(line: bytes) -> None:
     """Nothing is hidden that is no secret."""
     assert redact(line) == line
-
-
-@given(st.binary(max_size=2000))
-def test_redaction_takes_bounded_time_and_never_raises(line: bytes) -> None:
-    """Any bytes go through."""
-    redact(line)
-
-
-def test_redaction_is_quick_on_lines_made_to_slow_it_down() -> None:
-    """A long line full of half matches is done well within the time of a request."""
-    import time
-
-    for piece in (b"api_key", b"bearer ", b"://a", b'"password":"', b"sk-", b"_-.a"):
-        began = time.process_time()
-        redact((piece * 20_000)[:65_536])
-        assert time.process_time() - began < 1.0, piece
 
 
 def test_text_is_for_people() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sage_obs.privacy.redaction import MASK, redact, redact_text
 
 SEED = "SEEDseed0123456789abcdef"
+DIGITS = "31415926535897932384"
 NAMES = (
     *("password", "passwd", "db_password", "pwd", "passphrase", "secret", "client_secret", "secret_key", "aws_secret_access_key"),
     *("token", "access_token", "refresh-token", "api_key", "apiKey", "X-Api-Key", "api-key", "private_key", "credential", "credentials"),
@@ -38,10 +39,19 @@ NAMES = (
 )
 def test_a_value_under_a_telling_name_is_masked(name: str, form: str) -> None:
     """In JSON, in JSON within JSON, in a repr, in a list, in plain text, in a query."""
-    text = form.format(name=name, seed=SEED)
-    redacted = redact_text(text)
-    assert SEED not in redacted
-    assert name in redacted
+    for seed in (SEED, DIGITS):
+        redacted = redact_text(form.format(name=name, seed=seed))
+        assert seed not in redacted
+        assert name in redacted
+
+
+@pytest.mark.parametrize("number", ["31415926", "-31415926", "3.1415926535e10", "12"])
+def test_a_number_under_a_telling_name_stays_a_number(number: str) -> None:
+    """A long one is hidden, a count is not, and the line is still JSON."""
+    for text in (f'{{"secret":{number},"n":1}}', json.dumps({"message": f'{{"secret": {number}}}'})):
+        redacted = redact_text(text)
+        json.loads(redacted)
+        assert (number in redacted) == (number == "12")
 
 
 @pytest.mark.parametrize(
