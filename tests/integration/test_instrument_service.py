@@ -63,6 +63,7 @@ app = Starlette(routes=[Route("/ask/{what}", ask), Route("/off", off)])
 """
 GUIDE = ["timestamp", "level", "message", "agent_id", "request_id", "trace_id", "duration_ms"]
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+SECRET = "ghp_SEEDseed0123456789"
 _SURROUNDINGS = {"SAGE_METRICS_HOST": "127.0.0.1", "SAGE_METRICS_PORT": "0", "SAGE_LOG_LEVEL": "debug"}
 
 
@@ -142,7 +143,7 @@ def test_a_trace_comes_in_goes_out_and_arrives(tmp_path: Path) -> None:
     with receiver() as traces, serving(_upstream(seen)) as upstream_url:
         environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": traces.url, "UPSTREAM": upstream_url, "SAGE_TRACING_SAMPLING_RATE": "0"}
         with _running(tmp_path, CALLING, **environ) as (process, url, ops), httpx.Client(trust_env=False) as client:
-            client.get(f"{url}/ask/this", headers={"traceparent": f"00-{TRACE}-{SPAN}-01"})
+            client.get(f"{url}/ask/{SECRET}", headers={"traceparent": f"00-{TRACE}-{SPAN}-01"})
             client.get(f"{url}/ask/that")
             by_name = {span.name: span for span in traces.wait(2)}
             server, model = by_name["GET /ask/{what}"], by_name["chat gpt-4o"]
@@ -154,6 +155,8 @@ def test_a_trace_comes_in_goes_out_and_arrives(tmp_path: Path) -> None:
             assert server.parent_span_id.hex() == SPAN
             assert model.parent_span_id == server.span_id
             assert (server.kind, model.kind) == (server.SPAN_KIND_SERVER, model.SPAN_KIND_CLIENT)
+            assert attributes(server)["url.path"] == "/ask/[REDACTED]"
+            assert SECRET not in process.log.read_text()
             assert attributes(model) == {
                 "gen_ai.operation.name": "chat",
                 "gen_ai.provider.name": "openai",
