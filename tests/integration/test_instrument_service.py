@@ -63,7 +63,7 @@ app = Starlette(routes=[Route("/ask/{what}", ask), Route("/off", off)])
 """
 GUIDE = ["timestamp", "level", "message", "agent_id", "request_id", "trace_id", "duration_ms"]
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-SECRET = "ghp_SEEDseed0123456789"
+SECRET = "ghp_SEEDseed0123456789"  # noqa: S105 - a seed to look for
 _SURROUNDINGS = {"SAGE_METRICS_HOST": "127.0.0.1", "SAGE_METRICS_PORT": "0", "SAGE_LOG_LEVEL": "debug"}
 
 
