@@ -1,11 +1,22 @@
 #!/bin/sh
 # Create the virtual environment and install sage-obs into it: `tools/setup.sh DIR [dev]`.
-# A Python without ensurepip (a plain Debian) gets its venv package if we are root, else the one line to type.
+# What a plain Debian lacks (ensurepip; curl for the tests) is installed if we are root, else the one line to type is shown.
 set -eu
 
 venv=${1:?usage: tools/setup.sh DIR [dev]}
 kind=${2:-}
 minor=11
+
+# Install a Debian package if we are root, else say what to type.
+need() {
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        echo "$1 is needed and is not there. Type: sudo apt-get install -y $1" >&2
+        exit 2
+    fi
+    echo "Installing $1 ..." >&2
+    apt-get -qq update
+    DEBIAN_FRONTEND=noninteractive apt-get -qq install -y "$1" >/dev/null
+}
 
 python=""
 for candidate in ${PYTHON:-} python3 python3.11; do
@@ -25,15 +36,7 @@ if [ -e "$venv" ] && [ ! -e "$venv/pyvenv.cfg" ] && [ -n "$(ls -A "$venv")" ]; t
 fi
 
 if [ ! -x "$venv/bin/python" ] || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
-    if ! "$python" -c "import ensurepip" 2>/dev/null; then
-        if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-            echo "Installing python3-venv, which Debian keeps apart ..." >&2
-            apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y python3-venv >/dev/null
-        else
-            echo "This Python cannot make virtual environments. Type: sudo apt-get install -y python3-venv" >&2
-            exit 2
-        fi
-    fi
+    "$python" -c "import ensurepip" 2>/dev/null || need python3-venv
     echo "Creating $venv with $("$python" --version) ..." >&2
     "$python" -m venv --clear "$venv"
 fi
@@ -42,6 +45,7 @@ echo "Installing sage-obs into $venv ..." >&2
 pip="$venv/bin/python -m pip --quiet --disable-pip-version-check"
 $pip install --upgrade "pip>=25.1"
 if [ "$kind" = dev ]; then
+    command -v curl >/dev/null || need curl # the README's lines are run as they stand
     $pip install --editable ".[all]" --group dev
 else
     $pip install --editable ".[all]"
