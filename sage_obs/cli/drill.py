@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from sage_obs.cli.output import print_table
-from sage_obs.cli.up import stopped_by_signals
+from sage_obs.cli.stopping import stopped_by_signals
 from sage_obs.errors import ConfigError, ExitCode
 from sage_obs.stack.state import DEFAULT_STATE
 
@@ -44,8 +45,8 @@ def command(*, name: str, state: Path, as_json: bool) -> int:
     if name not in DRILLS:
         raise ConfigError(f"There is no drill `{name}`.", hint=f"There are: {', '.join(DRILLS)}.")
     folder = state / "drills" / f"{name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
-    with stopped_by_signals(ExitCode.INTERRUPTED):
-        result = conduct(DRILLS[name], options_for(folder, tools=state), say=lambda text: click.echo(text, err=True))
+    with stopped_by_signals(ExitCode.INTERRUPTED) as request:
+        result = conduct(DRILLS[name], options_for(folder, tools=state), say=partial(click.echo, err=True), check=request.check)
     if as_json:
         click.echo(json.dumps(asdict(result)))
     else:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import click
 
 from sage_obs.cli.output import print_table
+from sage_obs.cli.stopping import stopped_by_signals
 from sage_obs.errors import ConfigError, ExitCode
 from sage_obs.slo.windows import PROFILES
 from sage_obs.stack.ports import MAX_PORT, Policy
@@ -76,7 +75,8 @@ def command(
         traffic=traffic,
         rate=rate,
     )
-    with stopped_by_signals(ExitCode.OK), Stack(options, say=lambda text: click.echo(text, err=True)) as stack:
+    say = partial(click.echo, err=True)
+    with stopped_by_signals(ExitCode.OK) as request, Stack(options, say=say, check=request.check) as stack:
         _show(stack, as_json=as_json)
         click.echo("Ctrl-C stops everything.", err=True)
         while True:
@@ -105,26 +105,6 @@ def read_config(path: Path) -> str:
         return path.read_text()
     except UnicodeDecodeError as exc:
         raise ConfigError(f"{path} is not UTF-8 text.") from exc
-
-
-@contextmanager
-def stopped_by_signals(code: ExitCode) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into an orderly end: what is inside is left, cleaned up, and the command exits with `code`."""
-
-    def end(*_: object) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except KeyboardInterrupt:
-        click.echo("Stopped.", err=True)
-        raise click.exceptions.Exit(code) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _show(stack: Stack, *, as_json: bool) -> None:

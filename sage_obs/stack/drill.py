@@ -94,12 +94,12 @@ class Aftermath:
     runs: tuple[str, ...]
 
 
-def conduct(drill: Drill, options: Options, *, say: Callable[[str], None]) -> Result:
+def conduct(drill: Drill, options: Options, *, say: Callable[[str], None], check: Callable[[], None] = lambda: None) -> Result:
     """Start a stack, prove the good release, deploy the bad one, wait for the rollback, score it, stop the stack.
 
-    Raises UnavailableError where the stack cannot be started or the good release cannot be proven good.
+    Raises UnavailableError where the stack cannot be started or the good release cannot be proven good, and what `check` raises.
     """
-    with Stack(options, say=say) as stack:
+    with Stack(options, say=say, check=check) as stack:
         _prove_good(stack, say=say)
         course = Course(deployed_at=time.time())
         _deploy_bad(stack, drill)

@@ -91,11 +91,13 @@ class _Child:
 class Stack:
     """The running stack. `say` receives a sentence about each thing that happens.
 
+    `check` is called wherever the work can be left; what it raises ends the stack in good order.
     Use it as a context manager: entering starts everything, leaving stops everything. Call `step` often, from the main thread.
     """
 
-    def __init__(self, options: Options, *, say: Callable[[str], None]) -> None:
+    def __init__(self, options: Options, *, say: Callable[[str], None], check: Callable[[], None] = lambda: None) -> None:
         self.options = options
+        self._check = check
         self.state = options.state.absolute()
         self.platform = LocalPlatform(platform_root(self.state, SERVICE), service=SERVICE)
         self._say = say
@@ -136,7 +138,9 @@ class Stack:
         try:
             with self._phase("prometheus and alertmanager", "found"):
                 folder = self.options.tools or self.state
-                return {name: binaries.find(name, state=folder, say=self._say) for name in ("prometheus", "alertmanager")}
+                return {
+                    name: binaries.find(name, state=folder, say=self._say, check=self._check) for name in ("prometheus", "alertmanager")
+                }
         except UnavailableError as exc:
             if not self.options.degraded:
                 raise
@@ -234,6 +238,7 @@ class Stack:
 
     def step(self) -> None:
         """Let the platform do its work and look after the children. Raises UnavailableError when one of them has died."""
+        self._check()
         self._supervisor.step()
         for child in list(self._children.values()):
             if child.process.exit_code is not None:
