@@ -113,6 +113,6 @@ def _finish(invocation: Invocation, name: str, error: BaseException | None) -> N
     error_type = invocation.request.error_type or (None if error is None else classify(error))
     outcome = Outcome.SUCCESS if error_type is None else outcome_of(error_type) if error is None else outcome_of_raised(error_type)
     try:
-        invocation.finish(operation=name, protocol=_PROTOCOL, outcome=outcome, error_type=error_type, attributes={})
+        invocation.finish(operation=name, protocol=_PROTOCOL, outcome=outcome, error_type=error_type)
     except Exception as exc:  # noqa: BLE001 - the telemetry must not break the call
         internal_error("genai", exc)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
 from types import TracebackType
 from typing import Final
@@ -13,10 +13,10 @@ import orjson
 from sage_obs.conventions import HEALTH_PATHS, METRICS_PATH
 from sage_obs.genai.requests import Recorder, recorder
 from sage_obs.health.board import board
-from sage_obs.integrations.exchange import Event, Exchange, Operation, Receive, Scope, Send
+from sage_obs.integrations.exchange import Event, Exchange, Kind, Operation, Receive, Scope, Send
 from sage_obs.integrations.routes import UNMATCHED
 from sage_obs.metrics.active import internal_error
-from sage_obs.tracing.context import Parent, ambient_var, parse_traceparent, request_var, sane_request_id
+from sage_obs.tracing.context import Parent, Request, ambient_var, parse_traceparent, request_var, sane_request_id
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -39,61 +39,72 @@ class RequestMiddleware:
 
     def __init__(self, app: App, *, operation: Operation = unmatched, protocol: str = "http") -> None:
         self._app = app
-        self._operation = operation
-        self._protocol = protocol
+        self._kind = Kind(operation, protocol)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope."""
-        active = recorder()
-        if active is None or _MARK in scope:
-            await self._app(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await self._app(scope, receive, _reporting_startup(send))
-        elif scope["type"] == "http":
-            scope[_MARK] = True
-            board().seen(asyncio.get_running_loop())
-            with _Apart():
-                await self._serve(active, scope, receive, send)
+        await measure(self._app, self._kind, scope, receive, send)
+
+
+async def measure(app: App, kind: Kind, scope: Scope, receive: Receive, send: Send) -> None:
+    """Have the application serve one scope, measured if it is a request that nobody measures yet."""
+    active = recorder()
+    if active is None or _MARK in scope:
+        await app(scope, receive, send)
+    elif scope["type"] == "http":
+        scope[_MARK] = True
+        board().seen(asyncio.get_running_loop())
+        around = request_var.get()
+        if around is not None and around.finished:
+            with _Apart(around):
+                await _serve(app, kind, scope, receive, send, active)
         else:
-            await self._app(scope, receive, send)
+            await _serve(app, kind, scope, receive, send, active)
+    elif scope["type"] == "lifespan":
+        await app(scope, receive, _reporting_startup(send))
+    else:
+        await app(scope, receive, send)
 
-    async def _serve(self, active: Recorder, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] in _UNCOUNTED:
-            await self._uncounted(scope, receive, send)
-            return
-        exchange = self._begin(active, scope, receive, send)
-        if exchange is None:
-            await self._app(scope, receive, send)
-            return
-        try:
-            await self._app(scope, exchange.receive, exchange.send)
-        except BaseException as exc:
-            exchange.finish(raised=exc)
-            exchange.leave(failed=True)
-            raise
-        exchange.finish()
-        exchange.leave()
 
-    def _begin(self, active: Recorder, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
-        try:
-            request_id, parent = _identity(scope)
-            invocation = active.begin(name=scope["method"], request_id=request_id, parent=parent)
-        except Exception as exc:  # noqa: BLE001 - the telemetry must not break the request
-            internal_error("asgi", exc)
-            return None
-        return Exchange(invocation, scope, receive, send, self._operation, self._protocol)
+async def _serve(app: App, kind: Kind, scope: Scope, receive: Receive, send: Send, active: Recorder) -> None:
+    if scope["path"] in _UNCOUNTED:
+        await _uncounted(app, scope, receive, send)
+        return
+    exchange = _begin(active, kind, scope, receive, send)
+    if exchange is None:
+        await app(scope, receive, send)
+        return
+    try:
+        await app(scope, exchange.receive, exchange.send)
+    except BaseException as exc:
+        exchange.finish(raised=exc)
+        exchange.leave(failed=True)
+        raise
+    exchange.finish()
+    exchange.leave()
 
-    async def _uncounted(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Probes and scrapes on the application's own port: it goes first, and only a probe it does not know is answered here."""
-        probe = HEALTH_PATHS.get(scope["path"])
-        if probe is None or scope["method"] not in {"GET", "HEAD"} or not board().served:
-            await self._app(scope, receive, send)
-            return
-        held = _HoldNotFound(send)
-        await self._app(scope, receive, held.send)
-        if held.holding:
-            answer = await board().answer_async(probe)
-            await _send_json(send, answer.status, answer.body, head=scope["method"] == "HEAD")
+
+def _begin(active: Recorder, kind: Kind, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
+    try:
+        request_id, parent = _identity(scope["headers"])
+        invocation = active.begin(name=scope["method"], request_id=request_id, parent=parent)
+    except Exception as exc:  # noqa: BLE001 - the telemetry must not break the request
+        internal_error("asgi", exc)
+        return None
+    return Exchange(invocation, kind, scope, receive, send)
+
+
+async def _uncounted(app: App, scope: Scope, receive: Receive, send: Send) -> None:
+    """Probes and scrapes on the application's own port: it goes first, and only a probe it does not know is answered here."""
+    probe = HEALTH_PATHS.get(scope["path"])
+    if probe is None or scope["method"] not in {"GET", "HEAD"} or not board().served:
+        await app(scope, receive, send)
+        return
+    held = _HoldNotFound(send)
+    await app(scope, receive, held.send)
+    if held.holding:
+        answer = await board().answer_async(probe)
+        await _send_json(send, answer.status, answer.body, head=scope["method"] == "HEAD")
 
 
 class _Apart:
@@ -105,25 +116,24 @@ class _Apart:
 
     __slots__ = ("_ambient", "_request")
 
+    def __init__(self, finished: Request) -> None:
+        self._request = finished
+        self._ambient = ambient_var.get()
+
     def __enter__(self) -> None:
-        self._request, self._ambient = request_var.get(), ambient_var.get()
-        if self._stale():
-            request_var.set(None)
-            ambient_var.set(None)
+        request_var.set(None)
+        ambient_var.set(None)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None and self._stale():
+        if kind is None:
             request_var.set(self._request)
             ambient_var.set(self._ambient)
 
-    def _stale(self) -> bool:
-        return self._request is not None and self._request.finished
 
-
-def _identity(scope: Scope) -> tuple[str, Parent | None]:
+def _identity(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, Parent | None]:
     """The caller's request id, "" where there is no usable one, and its span."""
     request_id, parent = "", None
-    for name, value in scope["headers"]:
+    for name, value in headers:
         if name == b"x-request-id":
             request_id = sane_request_id(value.decode("latin-1"))
         elif name == b"traceparent":

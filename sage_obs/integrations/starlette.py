@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from sage_obs.health.board import board
-from sage_obs.integrations.asgi import RequestMiddleware
-from sage_obs.integrations.exchange import Receive, Scope, Send
+from sage_obs.integrations.asgi import measure
+from sage_obs.integrations.exchange import Kind, Receive, Scope, Send
 from sage_obs.integrations.patch import Patch
 from sage_obs.integrations.routes import RouteTable
 
@@ -53,8 +53,7 @@ class StarletteIntegration:
 def _measured(original: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
     @functools.wraps(original)
     async def __call__(self: Any, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: N807 - it replaces the method
-        serve = functools.partial(original, self)
-        await RequestMiddleware(serve, operation=operation_of(self))(scope, receive, send)
+        await measure(functools.partial(original, self), Kind(operation_of(self)), scope, receive, send)
 
     return __call__
 

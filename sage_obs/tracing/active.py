@@ -13,8 +13,7 @@ from sage_obs.tracing.context import (
     Parent,
     Request,
     format_traceparent,
-    new_span_id,
-    new_trace_id,
+    new_ids,
     request_var,
 )
 
@@ -23,6 +22,10 @@ Attributes = Mapping[str, str | int | float | bool]
 
 class OpenSpan(Protocol):
     """A span that has begun."""
+
+    @property
+    def recorded(self) -> bool:
+        """Whether anybody will see it: what is said of one that is not recorded is lost."""
 
     @property
     def ids(self) -> tuple[str, str, bool]:
@@ -41,8 +44,11 @@ class OpenSpan(Protocol):
 class SpanSource(Protocol):
     """Something that makes spans."""
 
-    def server(self, *, name: str, parent: Parent | None, ids: tuple[str, str] | None) -> OpenSpan:
-        """A server span for a request; given `ids` (trace and span), one that carries context and records nothing."""
+    def server(self, *, name: str, parent: Parent | None) -> OpenSpan:
+        """A span for a request, which is the current one from here on."""
+
+    def unrecorded(self, trace_id: str, span_id: str) -> OpenSpan:
+        """One that carries the context of a request, here and to what it calls, and records nothing."""
 
     def client(self, *, name: str, attributes: Attributes) -> OpenSpan:
         """A client span under the current one."""
@@ -66,14 +72,19 @@ class Tracing:
         return random.random() < self._ratio if parent is None else parent.sampled  # noqa: S311 - a share, not a secret
 
     def begin(self, *, name: str, request_id: str, parent: Parent | None) -> tuple[Request, OpenSpan | None]:
-        """The context of a new request, and its span where spans are made."""
-        sampled = self.sampled(parent)
-        trace_id = parent.trace_id if parent else new_trace_id()
-        if self.spans is None:
-            return Request(request_id=request_id, trace_id=trace_id, span_id=new_span_id(), sampled=sampled), None
-        span = self.spans.server(name=name, parent=parent, ids=None if sampled else (trace_id, new_span_id()))
-        trace_id, span_id, recorded = span.ids
-        return Request(request_id=request_id, trace_id=trace_id, span_id=span_id, sampled=recorded), span
+        """The context of a new request, and its span where spans are made. A `request_id` of "" is given one."""
+        new = new_ids()
+        trace_id, span_id, sampled = new.trace_id if parent is None else parent.trace_id, new.span_id, self.sampled(parent)
+        span: OpenSpan | None = None
+        if self.spans is not None and sampled:
+            span = self.spans.server(name=name, parent=parent)
+            trace_id, span_id, sampled = span.ids
+        elif self.spans is not None:
+            span = self.spans.unrecorded(trace_id, span_id)
+        named = bool(request_id)
+        return Request(
+            request_id=request_id if named else new.request_id, trace_id=trace_id, span_id=span_id, sampled=sampled, named=named
+        ), span
 
     def outgoing(self) -> str:
         """The `traceparent` header of a call made here, "" where there is no trace to continue."""

@@ -13,13 +13,15 @@ import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from sage_obs.conventions import ErrorType
 
 _TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/=+@-]{1,128}", re.ASCII)
 _SAMPLED: Final = 0x01
+_NONZERO: Final = 1 << 128 | 1 << 64
+"""The last bits of the trace id and of the span id in 256 random ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +49,18 @@ def format_traceparent(trace_id: str, span_id: str, *, sampled: bool) -> str:
     return f"00-{trace_id}-{span_id}-{'01' if sampled else '00'}"
 
 
-def new_trace_id() -> str:
-    """32 random hex digits, never all zero."""
-    return f"{random.getrandbits(128) or 1:032x}"
+class NewIds(NamedTuple):
+    """The ids of a request that nobody has named: 32 and 16 hex digits, never all zero, and a request id."""
+
+    trace_id: str
+    span_id: str
+    request_id: str
 
 
-def new_span_id() -> str:
-    """16 random hex digits, never all zero."""
-    return f"{random.getrandbits(64) or 1:016x}"
-
-
-def new_request_id() -> str:
-    """A request id for callers that sent none."""
-    return f"req-{random.getrandbits(64):016x}"
+def new_ids() -> NewIds:
+    """All three at once, for the price of one."""
+    digits = f"{random.getrandbits(256) | _NONZERO:064x}"
+    return NewIds(digits[:32], digits[32:48], "req-" + digits[48:])
 
 
 def sane_request_id(text: str) -> str:
@@ -100,17 +101,25 @@ class Waiting:
 
 
 class Request:
-    """The request being served. `error_type` is what `record_error` said of it.
+    """The request being served. `named` says that its caller chose its id; `error_type` is what `record_error` said of it.
 
     Tasks that outlive it, and connections that carry another one after it, still see it once it is `finished`.
     """
 
-    __slots__ = ("error_type", "finished", "request_id", "sampled", "span_id", "trace_id", "waiting")
+    __slots__ = ("error_type", "finished", "named", "request_id", "sampled", "span_id", "trace_id", "waiting")
 
     def __init__(
-        self, *, request_id: str, trace_id: str, span_id: str, sampled: bool, clock: Callable[[], float] = time.perf_counter
+        self,
+        *,
+        request_id: str,
+        trace_id: str,
+        span_id: str,
+        sampled: bool,
+        named: bool = False,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.request_id = request_id
+        self.named = named
         self.trace_id = trace_id
         self.span_id = span_id
         self.sampled = sampled
