@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from sage_obs.conventions import ErrorType, Outcome
 from sage_obs.tracing.context import Request
@@ -12,35 +12,24 @@ from sage_obs.tracing.context import Request
 LOGGER: Final = logging.getLogger("sage_obs.access")
 
 
-class Served(NamedTuple):
-    """A request that is over. `status` is 0 where no answer was begun, `seconds` its duration."""
-
-    request: Request
-    method: str
-    path: str
-    status: int
-    operation: str
-    outcome: Outcome
-    error_type: ErrorType | None
-    seconds: float
-
-    @property
-    def duration_ms(self) -> float:
-        """The duration as the line has it."""
-        return round(self.seconds * 1000, 3)
+Facts = tuple[str, str, int, str, Outcome, ErrorType | None]
+"""Method, path, status (0 where no answer was begun), operation, outcome and kind of error: what many requests have in common."""
+Write = Callable[[Request, float, Facts], None]
+"""Writes the line of a request that took so many seconds."""
 
 
-def log(served: Served) -> None:
+def log(request: Request, seconds: float, facts: Facts) -> None:
     """Write the line with the logging module, to whatever handlers the application has."""
-    record = logging.LogRecord(LOGGER.name, logging.INFO, __file__, 0, "%s %s %s", (served.method, served.path, served.status or "-"), None)
+    method, path, status, operation, outcome, error_type = facts
+    record = logging.LogRecord(LOGGER.name, logging.INFO, __file__, 0, "%s %s %s", (method, path, status or "-"), None)
     record.__dict__.update(
-        operation=served.operation,
-        outcome=served.outcome.value,
-        error_type=None if served.error_type is None else served.error_type.value,
-        request_id=served.request.request_id,
-        trace_id=served.request.trace_id,
-        span_id=served.request.span_id,
-        duration_ms=served.duration_ms,
+        operation=operation,
+        outcome=outcome.value,
+        error_type=None if error_type is None else error_type.value,
+        request_id=request.request_id,
+        trace_id=request.trace_id,
+        span_id=request.span_id,
+        duration_ms=round(seconds * 1000, 3),
     )
     LOGGER.handle(record)
 
@@ -49,18 +38,18 @@ class _Active:
     __slots__ = ("write",)
 
     def __init__(self) -> None:
-        self.write: Callable[[Served], None] = log
+        self.write: Write = log
 
 
 _active: Final = _Active()
 
 
-def use(write: Callable[[Served], None] = log) -> None:
+def use(write: Write = log) -> None:
     """Write the lines this way from now on."""
     _active.write = write
 
 
-def served(request: Served) -> None:
-    """Write the line of a request, unless the logger's level forbids it."""
+def served(request: Request, seconds: float, facts: Facts) -> None:
+    """Write the line of a request that is over, unless the logger's level forbids it."""
     if LOGGER.isEnabledFor(logging.INFO):
-        _active.write(request)
+        _active.write(request, seconds, facts)

@@ -14,15 +14,19 @@ from sage_obs.tracing.ambient import ambient
 from sage_obs.tracing.context import Parent, Request, request_var
 
 NOTHING: Final[Attributes] = {}
+_FAILED: Final = Outcome.SERVER_ERROR
+_SATISFIED: Final = Experience.SATISFIED
 _TOLERATED: Final = 4
 """Apdex: what takes up to four times the objective is tolerated, what takes longer frustrates."""
 
 
 def experience(outcome: Outcome, overhead: float, *, objective: float) -> Experience:
     """What the caller went through; `overhead` and `objective` in seconds (Apdex 1.1, section 4)."""
-    if outcome is Outcome.SERVER_ERROR or overhead > _TOLERATED * objective:
+    if overhead <= objective and outcome is not _FAILED:
+        return _SATISFIED
+    if outcome is _FAILED or overhead > _TOLERATED * objective:
         return Experience.FRUSTRATED
-    return Experience.SATISFIED if overhead <= objective else Experience.TOLERATING
+    return Experience.TOLERATING
 
 
 class Invocation:
@@ -109,7 +113,8 @@ class Recorder:
         """Write what is known of a finished request."""
         metrics, request, seconds = self._metrics, invocation.request, invocation.seconds
         metrics.in_flight.add(-1.0)
-        overhead = max(0.0, seconds - request.waiting.seconds())
+        waited = request.waiting.seconds()
+        overhead = seconds - waited if waited < seconds else 0.0
         cells = metrics.operation(operation, protocol)
         cells.outcomes[outcome].add()
         if request.sampled:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from sage_obs.access import Served, served
+from sage_obs.access import served
 from sage_obs.conventions import ErrorType, Outcome
 from sage_obs.genai.requests import NOTHING, Invocation
 from sage_obs.integrations.outcome import MAX_BODY_BYTES, Ending, error_in_body, judge
@@ -22,8 +23,8 @@ Operation = Callable[[Scope], str]
 _BODIES: Final = frozenset({"http.response.body", "http.response.zerocopysend"})
 _ERROR_STATUS: Final = 400
 """HTTP statuses from here on are errors; a plain number, as it is compared twice in every request."""
-_LENGTH, _TYPE, _ID = b"content-length", b"content-type", b"x-request-id"
-_READ: Final = frozenset({_LENGTH, _TYPE, _ID})
+_REQUEST_ID: Final = b"x-request-id"
+_SUCCESS: Final = (Outcome.SUCCESS, None)
 
 
 class Kind(NamedTuple):
@@ -81,15 +82,18 @@ class Exchange:
         An answer of known length is no stream, in however many pieces a middleware sends it; only JSON can say that it is an error.
         """
         status = self._status = event["status"]
-        headers, said = list(event.get("headers", ())), {}
+        headers, named = list(event.get("headers", ())), False
         for name, value in headers:
-            if (lower := name.lower()) in _READ:
-                said[lower] = value
-        self._sized = _LENGTH in said
-        if status < _ERROR_STATUS and said.get(_TYPE, b"").partition(b";")[0].strip().lower().endswith((b"/json", b"+json")):
-            self._collected = bytearray()
-        if _ID not in said:
-            headers.append((_ID, self._invocation.request.request_id.encode("latin-1")))
+            lower = name.lower()
+            if lower == b"content-length":
+                self._sized = True
+            elif lower == b"content-type":
+                if status < _ERROR_STATUS and _is_json(bytes(value)):
+                    self._collected = bytearray()
+            elif lower == _REQUEST_ID:
+                named = True
+        if not named:
+            headers.append((_REQUEST_ID, self._invocation.request.request_id.encode("latin-1")))
         return {**event, "headers": headers}
 
     def _body(self, body: bytes, *, more: bool) -> bool:
@@ -125,13 +129,13 @@ class Exchange:
         operation = self._named()
         attributes = _attributes(scope, self._status) if invocation.traced else NOTHING
         invocation.finish(operation=operation, protocol=self._kind.protocol, outcome=outcome, error_type=error_type, attributes=attributes)
-        served(Served(invocation.request, scope["method"], scope["path"], self._status, operation, outcome, error_type, invocation.seconds))
+        served(invocation.request, invocation.seconds, (scope["method"], scope["path"], self._status, operation, outcome, error_type))
 
     def _judged(self, raised: BaseException | None) -> tuple[Outcome, ErrorType | None]:
         declared, collected, status = self._invocation.request.error_type, self._collected, self._status
         in_body = error_in_body(bytes(collected)) if collected and declared is None else None
         if self._complete and declared is None and in_body is None and status < _ERROR_STATUS:
-            return Outcome.SUCCESS, None  # what `judge` would say, and nearly always does
+            return _SUCCESS  # what `judge` would say, and nearly always does
         return judge(Ending(status, self._complete, self._gone, raised, declared, in_body))
 
     def _named(self) -> str:
@@ -140,6 +144,12 @@ class Exchange:
         except Exception as exc:  # noqa: BLE001 - the function may be the application's
             internal_error("asgi", exc)
             return UNMATCHED
+
+
+@lru_cache(maxsize=256)
+def _is_json(content_type: bytes) -> bool:
+    """Whether an answer of this type is JSON of some kind (RFC 6839, 3.1)."""
+    return content_type.partition(b";")[0].strip().lower().endswith((b"/json", b"+json"))
 
 
 def _attributes(scope: Scope, status: int) -> Attributes:

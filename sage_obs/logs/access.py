@@ -9,39 +9,19 @@ from typing import Final
 
 import orjson
 
-from sage_obs.access import LOGGER, Served, log
-from sage_obs.conventions import ErrorType, Outcome
+from sage_obs.access import LOGGER, Facts, log
 from sage_obs.logs.lines import Identity
 from sage_obs.logs.writer import Writer
 from sage_obs.privacy.redaction import redact
 from sage_obs.tracing.ambient import CONVERSATION_ID, TENANT, ambient
+from sage_obs.tracing.context import Request
 
 _REMEMBERED: Final = 2048
-"""How many texts that come from outside are kept redacted; a service has few paths, or each is met once."""
+"""How many kinds of request are kept as text; a service has few, or meets each of them once."""
 _NANOSECONDS: Final = 1_000_000_000
 
 
-class _Texts:
-    """Texts from outside as the inside of a JSON string, redacted, in the form in which the line quotes them."""
-
-    __slots__ = ("_known",)
-
-    def __init__(self) -> None:
-        self._known: dict[str, str] = {}
-
-    def __call__(self, text: str) -> str:
-        """Raises orjson.JSONEncodeError for what JSON cannot hold."""
-        found = self._known.get(text)
-        return self._learn(text) if found is None else found
-
-    def _learn(self, text: str) -> str:
-        if len(self._known) >= _REMEMBERED:
-            self._known.clear()
-        inside = self._known[text] = redact(orjson.dumps(text))[1:-1].decode()
-        return inside
-
-
-class _Seconds:
+class _Clock:
     """The time as the line has it; its date is made once a second."""
 
     __slots__ = ("_second", "_text")
@@ -50,37 +30,51 @@ class _Seconds:
         self._second = 0
         self._text = ""
 
-    def __call__(self, nanoseconds: int) -> str:
+    def text(self, nanoseconds: int) -> str:
         second, rest = divmod(nanoseconds, _NANOSECONDS)
         if second != self._second:
-            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-            self._second = second
+            self._text, self._second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)), second
         return f"{self._text}.{rest // 1000:06d}Z"
 
 
 class AccessLines:
-    """Turns requests into lines: the same JSON as `Lines` makes of the records of `sage_obs.access.log`."""
+    """Turns requests into lines: the same JSON as `Lines` makes of the records of `sage_obs.access.log`.
+
+    What requests have in common is redacted and put together once for each kind of them.
+    """
 
     def __init__(self, identity: Identity) -> None:
-        text = _Texts()
-        self._text = text
-        self._time = _Seconds()
-        self._agent = text(identity.agent_id)
-        self._source = f'"logger":"{LOGGER.name}","service":"{text(identity.service)}","version":"{text(identity.version)}"'
-        self._outcomes = {outcome: f',"outcome":"{outcome.value}"' for outcome in Outcome}
-        self._errors = {kind: f',"error_type":"{kind.value}"' for kind in ErrorType}
+        self._clock = _Clock()
+        self._agent = _inside(identity.agent_id)
+        self._source = f'"logger":"{LOGGER.name}","service":"{_inside(identity.service)}","version":"{_inside(identity.version)}"'
+        self._known: dict[Facts, tuple[str, str]] = {}
 
-    def line(self, served: Served, nanoseconds: int) -> bytes:
-        """The line of a request that ended at this Unix time. Raises ValueError for a text that JSON cannot hold."""
-        request, method, path, status, operation, outcome, error_type, _ = served
-        text, around = self._text, ambient()
+    def line(self, request: Request, seconds: float, facts: Facts, *, at: int) -> bytes:
+        """The line of a request that ended at this Unix time in nanoseconds. Raises ValueError for a text that JSON cannot hold."""
+        before, after = self._known.get(facts) or self._learn(facts)
+        around = ambient()
         return (
-            f'{{"timestamp":"{self._time(nanoseconds)}","level":"info","message":"{text(method)} {text(path)} {status or "-"}"'
-            f',"agent_id":"{self._agent}","request_id":"{_redacted(request.request_id) if request.named else request.request_id}"'
-            f',"trace_id":"{request.trace_id}","duration_ms":{served.duration_ms},"span_id":"{request.span_id}",{self._source}'
-            f'{_identity(around) if around else ""},"operation":"{text(operation)}"'
-            f"{self._outcomes[outcome]}{'' if error_type is None else self._errors[error_type]}}}\n"
+            f'{{"timestamp":"{self._clock.text(at)}{before}{_redacted(request.request_id) if request.named else request.request_id}'
+            f'","trace_id":"{request.trace_id}","duration_ms":{seconds * 1000:.3f},"span_id":"{request.span_id}",{self._source}'
+            f"{_identity(around) if around else ''}{after}"
         ).encode()
+
+    def _learn(self, facts: Facts) -> tuple[str, str]:
+        """What stands between the time and the request's id, and after the identity."""
+        method, path, status, operation, outcome, error_type = facts
+        failed = "" if error_type is None else f',"error_type":"{error_type.value}"'
+        message = _inside(f"{method} {path} {status or '-'}")
+        before = f'","level":"info","message":"{message}","agent_id":"{self._agent}","request_id":"'
+        after = f',"operation":"{_inside(operation)}","outcome":"{outcome.value}"{failed}}}\n'
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        self._known[facts] = before, after
+        return before, after
+
+
+def _inside(text: str) -> str:
+    """A text as it stands between the quotes of JSON, redacted."""
+    return redact(orjson.dumps(text))[1:-1].decode()
 
 
 def _redacted(request_id: str) -> str:
@@ -103,17 +97,17 @@ class AccessLog:
         self._handlers = [handler]
         self._root = logging.getLogger()
 
-    def __call__(self, served: Served) -> None:
+    def __call__(self, request: Request, seconds: float, facts: Facts) -> None:
         """Write the line of a request that ended now."""
         if self._nobody_else_listens():
             try:
-                line = self._lines.line(served, time.time_ns())
+                line = self._lines.line(request, seconds, facts, at=time.time_ns())
             except ValueError:  # a text that is no Unicode: the records' way copes with everything
-                log(served)
+                log(request, seconds, facts)
             else:
                 self._writer.write(line, urgent=False)
         else:
-            log(served)
+            log(request, seconds, facts)
 
     def _nobody_else_listens(self) -> bool:
         """Whether a record would go to our handler and nowhere else, and nothing on its way could change it."""

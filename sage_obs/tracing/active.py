@@ -73,17 +73,16 @@ class Tracing:
 
     def begin(self, *, name: str, request_id: str, parent: Parent | None) -> tuple[Request, OpenSpan | None]:
         """The context of a new request, and its span where spans are made. A `request_id` of "" is given one."""
-        new = new_ids()
-        trace_id, span_id, sampled = new.trace_id if parent is None else parent.trace_id, new.span_id, self.sampled(parent)
-        span: OpenSpan | None = None
-        if self.spans is not None and sampled:
-            span = self.spans.server(name=name, parent=parent)
+        trace_id, span_id, new_request_id = new_ids()
+        sampled, span = self.sampled(parent), None
+        if parent is not None:
+            trace_id = parent.trace_id
+        if self.spans is not None:
+            span = self.spans.server(name=name, parent=parent) if sampled else self.spans.unrecorded(trace_id, span_id)
             trace_id, span_id, sampled = span.ids
-        elif self.spans is not None:
-            span = self.spans.unrecorded(trace_id, span_id)
-        named = bool(request_id)
+        named = request_id != ""
         return Request(
-            request_id=request_id if named else new.request_id, trace_id=trace_id, span_id=span_id, sampled=sampled, named=named
+            request_id=request_id if named else new_request_id, trace_id=trace_id, span_id=span_id, sampled=sampled, named=named
         ), span
 
     def outgoing(self) -> str:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import random
 import re
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from sage_obs.conventions import ErrorType
 
@@ -49,18 +48,13 @@ def format_traceparent(trace_id: str, span_id: str, *, sampled: bool) -> str:
     return f"00-{trace_id}-{span_id}-{'01' if sampled else '00'}"
 
 
-class NewIds(NamedTuple):
-    """The ids of a request that nobody has named: 32 and 16 hex digits, never all zero, and a request id."""
+def new_ids() -> tuple[str, str, str]:
+    """The ids of a request that nobody has named, all at once for the price of one.
 
-    trace_id: str
-    span_id: str
-    request_id: str
-
-
-def new_ids() -> NewIds:
-    """All three at once, for the price of one."""
+    A trace id of 32 hex digits, a span id of 16, neither of them all zero, and a request id.
+    """
     digits = f"{random.getrandbits(256) | _NONZERO:064x}"
-    return NewIds(digits[:32], digits[32:48], "req-" + digits[48:])
+    return digits[:32], digits[32:48], "req-" + digits[48:]
 
 
 def sane_request_id(text: str) -> str:
@@ -69,35 +63,39 @@ def sane_request_id(text: str) -> str:
 
 
 class Waiting:
-    """Time spent waiting for models and tools. What overlaps counts once: the union of the waits, not their sum."""
+    """Time spent waiting for models and tools. What overlaps counts once: the union of the waits, not their sum.
 
-    __slots__ = ("_clock", "_lock", "_open", "_since", "_total")
+    It takes no lock, for the reason given at `sage_obs.metrics.cells`: after the clock has been read nothing here can be interrupted.
+    """
+
+    __slots__ = ("_clock", "_open", "_since", "_total")
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._lock = threading.RLock()  # a signal handler or destructor that waits for a model may come in the middle
         self._open = 0
         self._since = 0.0
         self._total = 0.0
 
     def begin(self) -> None:
         """One more wait begins."""
-        with self._lock:
-            if not self._open:
-                self._since = self._clock()
-            self._open += 1
+        now = self._clock()
+        if not self._open:
+            self._since = now
+        self._open += 1
 
     def end(self) -> None:
         """One of the waits ends."""
-        with self._lock:
-            self._open -= 1
-            if not self._open:
-                self._total += self._clock() - self._since
+        now = self._clock()
+        self._open -= 1
+        if not self._open:
+            self._total += now - self._since
 
     def seconds(self) -> float:
         """The time waited until now, in seconds; waits that are still open count."""
-        with self._lock:
-            return self._total + (self._clock() - self._since if self._open else 0.0)
+        if not self._open:
+            return self._total
+        now = self._clock()
+        return self._total + (now - self._since if self._open else 0.0)
 
 
 class Request:
