@@ -113,7 +113,7 @@ class Recorder:
         """Write what is known of a finished request."""
         metrics, request, seconds = self._metrics, invocation.request, invocation.seconds
         metrics.in_flight.add(-1.0)
-        waited = request.waiting.seconds()
+        waited = request.waited()
         overhead = seconds - waited if waited < seconds else 0.0
         cells = metrics.operation(operation, protocol)
         cells.outcomes[outcome].add()

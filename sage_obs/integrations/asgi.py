@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
-from types import TracebackType
 from typing import Final
 
 import orjson
 
 from sage_obs.conventions import HEALTH_PATHS, METRICS_PATH
-from sage_obs.genai.requests import Recorder, recorder
+from sage_obs.genai.requests import recorder
 from sage_obs.health.board import board
-from sage_obs.integrations.exchange import Event, Exchange, Kind, Operation, Receive, Scope, Send
+from sage_obs.integrations.exchange import Apart, Event, Exchange, Kind, Operation, Plain, Receive, Scope, Send
 from sage_obs.integrations.routes import UNMATCHED
 from sage_obs.metrics.active import internal_error
-from sage_obs.tracing.context import Parent, Request, ambient_var, parse_traceparent, request_var, sane_request_id
+from sage_obs.tracing.context import Parent, parse_traceparent, request_var, sane_request_id
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -39,59 +38,58 @@ class RequestMiddleware:
 
     def __init__(self, app: App, *, operation: Operation = unmatched, protocol: str = "http") -> None:
         self._app = app
-        self._kind = Kind(operation, protocol)
+        self._kind = Plain(operation, protocol)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope."""
-        await measure(self._app, self._kind, scope, receive, send)
+        exchange = begin(self._kind, scope, receive, send)
+        if exchange is None:
+            await unmeasured(self._app, scope, receive, send)
+            return
+        try:
+            await self._app(scope, exchange.receive, exchange.send)
+        except BaseException as exc:
+            exchange.end(exc)
+            raise
+        exchange.end()
 
 
-async def measure(app: App, kind: Kind, scope: Scope, receive: Receive, send: Send) -> None:
-    """Have the application serve one scope, measured if it is a request that nobody measures yet."""
+def begin(kind: Kind, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
+    """The exchange of a scope that is a request which nobody measures yet; None for everything else.
+
+    Who calls this serves the scope with the exchange's `receive` and `send` and says when it has ended. It is written out where that
+    happens, as each coroutine in between costs every request.
+    """
     active = recorder()
-    if active is None or _MARK in scope:
-        await app(scope, receive, send)
-    elif scope["type"] == "http":
+    if active is None or scope["type"] != "http" or _MARK in scope or scope["path"] in _UNCOUNTED:
+        return None
+    try:
         scope[_MARK] = True
-        board().seen(asyncio.get_running_loop())
-        around = request_var.get()
-        if around is not None and around.finished:
-            with _Apart(around):
-                await _serve(app, kind, scope, receive, send, active)
-        else:
-            await _serve(app, kind, scope, receive, send, active)
-    elif scope["type"] == "lifespan":
-        await app(scope, receive, _reporting_startup(send))
-    else:
-        await app(scope, receive, send)
-
-
-async def _serve(app: App, kind: Kind, scope: Scope, receive: Receive, send: Send, active: Recorder) -> None:
-    if scope["path"] in _UNCOUNTED:
-        await _uncounted(app, scope, receive, send)
-        return
-    exchange = _begin(active, kind, scope, receive, send)
-    if exchange is None:
-        await app(scope, receive, send)
-        return
-    try:
-        await app(scope, exchange.receive, exchange.send)
-    except BaseException as exc:
-        exchange.finish(raised=exc)
-        exchange.leave(failed=True)
-        raise
-    exchange.finish()
-    exchange.leave()
-
-
-def _begin(active: Recorder, kind: Kind, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
-    try:
+        if not (health := board()).serving:
+            health.seen(asyncio.get_running_loop())
+        apart = Apart.of(request_var.get())
         request_id, parent = _identity(scope["headers"])
-        invocation = active.begin(name=scope["method"], request_id=request_id, parent=parent)
+        return Exchange(active.begin(name=scope["method"], request_id=request_id, parent=parent), kind, scope, receive, send, apart)
     except Exception as exc:  # noqa: BLE001 - the telemetry must not break the request
         internal_error("asgi", exc)
         return None
-    return Exchange(invocation, kind, scope, receive, send)
+
+
+async def unmeasured(app: App, scope: Scope, receive: Receive, send: Send) -> None:
+    """Serve a scope that is not measured: the layer is off or knows of it already, or it is a probe, a lifespan or a websocket."""
+    if recorder() is None or _MARK in scope:
+        await app(scope, receive, send)
+    elif scope["type"] == "lifespan":
+        await app(scope, receive, _reporting_startup(send))
+    elif scope["type"] == "http" and scope["path"] in _UNCOUNTED:
+        scope[_MARK] = True
+        board().seen(asyncio.get_running_loop())
+        apart = Apart.of(request_var.get())
+        await _uncounted(app, scope, receive, send)
+        if apart is not None:
+            apart.back()
+    else:
+        await app(scope, receive, send)
 
 
 async def _uncounted(app: App, scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,29 +103,6 @@ async def _uncounted(app: App, scope: Scope, receive: Receive, send: Send) -> No
     if held.holding:
         answer = await board().answer_async(probe)
         await _send_json(send, answer.status, answer.body, head=scope["method"] == "HEAD")
-
-
-class _Apart:
-    """Keeps a finished request, and whom it was for, out of the next one.
-
-    A server that pipelines starts a request in the context in which its predecessor's last byte went out. What was there comes back
-    afterwards for a background task that calls an application in its own process; after an exception the failed request's ids stay.
-    """
-
-    __slots__ = ("_ambient", "_request")
-
-    def __init__(self, finished: Request) -> None:
-        self._request = finished
-        self._ambient = ambient_var.get()
-
-    def __enter__(self) -> None:
-        request_var.set(None)
-        ambient_var.set(None)
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None:
-            request_var.set(self._request)
-            ambient_var.set(self._ambient)
 
 
 def _identity(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, Parent | None]:

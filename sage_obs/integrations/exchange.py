@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol, Self
 
 from sage_obs.access import served
 from sage_obs.conventions import ErrorType, Outcome
@@ -13,6 +13,7 @@ from sage_obs.integrations.outcome import MAX_BODY_BYTES, Ending, error_in_body,
 from sage_obs.integrations.routes import UNMATCHED
 from sage_obs.metrics.active import internal_error
 from sage_obs.tracing.active import Attributes
+from sage_obs.tracing.context import Request, ambient_var, request_var
 
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
@@ -27,19 +28,58 @@ _REQUEST_ID: Final = b"x-request-id"
 _SUCCESS: Final = (Outcome.SUCCESS, None)
 
 
-class Kind(NamedTuple):
-    """What is known of a request before it comes: the function that names it, and the value of the protocol label."""
+class Kind(Protocol):
+    """What is known of a request before it comes."""
+
+    @property
+    def protocol(self) -> str:
+        """The value of the protocol label."""
+
+    @property
+    def operation(self) -> Operation:
+        """The function that names it once it has been served."""
+
+
+class Plain(NamedTuple):
+    """A kind by its parts."""
 
     operation: Operation
     protocol: str = "http"
 
 
+class Apart:
+    """Keeps a finished request, and whom it was for, out of the next one.
+
+    A server that pipelines starts a request in the context in which its predecessor's last byte went out. What was there comes back
+    afterwards for a background task that calls an application in its own process; after an exception the failed request's ids stay.
+    """
+
+    __slots__ = ("_ambient", "_request")
+
+    def __init__(self, finished: Request) -> None:
+        self._request = finished
+        self._ambient = ambient_var.get()
+        request_var.set(None)
+        ambient_var.set(None)
+
+    @classmethod
+    def of(cls, around: Request | None) -> Self | None:
+        """What to put back after the next request; None where there is nothing to keep out of it."""
+        return None if around is None or not around.finished else cls(around)
+
+    def back(self) -> None:
+        """Put back what was there."""
+        request_var.set(self._request)
+        ambient_var.set(self._ambient)
+
+
 class Exchange:
     """One request and its answer, seen from outside the application."""
 
-    __slots__ = ("_collected", "_complete", "_gone", "_invocation", "_kind", "_receive", "_scope", "_send", "_sized", "_status")
+    __slots__ = ("_apart", "_collected", "_complete", "_gone", "_invocation", "_kind", "_receive", "_scope", "_send", "_sized", "_status")
 
-    def __init__(self, invocation: Invocation, kind: Kind, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, invocation: Invocation, kind: Kind, scope: Scope, receive: Receive, send: Send, apart: Apart | None) -> None:
+        self._apart = apart
         self._invocation = invocation
         self._kind = kind
         self._scope = scope
@@ -74,7 +114,8 @@ class Exchange:
             raise
         if last:
             self._complete = True
-            self.finish()
+            if not self._invocation.request.finished:
+                self._finish()
 
     def _begin(self, event: Event) -> Event:
         """The start of the answer, with the request's id.
@@ -107,23 +148,25 @@ class Exchange:
                 self._collected = None
         return not more
 
-    def finish(self, raised: BaseException | None = None) -> None:
-        """Count the request, once, and write its line in the access log."""
-        if self._invocation.request.finished:
-            return
-        try:
-            self._finish(raised)
-        except Exception as exc:  # noqa: BLE001 - the telemetry must not break the request
-            internal_error("asgi", exc)
-
-    def leave(self, *, failed: bool = False) -> None:
+    def end(self, raised: BaseException | None = None) -> None:
         """The application has returned, or raised."""
+        if not self._invocation.request.finished:
+            self._finish(raised)
         try:
-            self._invocation.leave(failed=failed)
+            self._invocation.leave(failed=raised is not None)
+        except Exception as exc:  # noqa: BLE001 - the telemetry must not break the request
+            internal_error("asgi", exc)
+        if self._apart is not None and raised is None:
+            self._apart.back()
+
+    def _finish(self, raised: BaseException | None = None) -> None:
+        """Count the request and write its line in the access log."""
+        try:
+            self._count(raised)
         except Exception as exc:  # noqa: BLE001 - the telemetry must not break the request
             internal_error("asgi", exc)
 
-    def _finish(self, raised: BaseException | None) -> None:
+    def _count(self, raised: BaseException | None) -> None:
         invocation, scope = self._invocation, self._scope
         outcome, error_type = self._judged(raised)
         operation = self._named()

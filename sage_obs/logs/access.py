@@ -11,6 +11,7 @@ import orjson
 
 from sage_obs.access import LOGGER, Facts, log
 from sage_obs.logs.lines import Identity
+from sage_obs.logs.safe import safe_text
 from sage_obs.logs.writer import Writer
 from sage_obs.privacy.redaction import redact
 from sage_obs.tracing.ambient import CONVERSATION_ID, TENANT, ambient
@@ -18,7 +19,10 @@ from sage_obs.tracing.context import Request
 
 _REMEMBERED: Final = 2048
 """How many kinds of request are kept as text; a service has few, or meets each of them once."""
+_LONG: Final = 256
+"""A path of more characters is not worth keeping, and a caller could fill the memory with such."""
 _NANOSECONDS: Final = 1_000_000_000
+_MICROSECONDS: Final = 1_000_000
 
 
 class _Clock:
@@ -31,10 +35,11 @@ class _Clock:
         self._text = ""
 
     def text(self, nanoseconds: int) -> str:
+        """Unix time as RFC 3339, in UTC to the microsecond."""
         second, rest = divmod(nanoseconds, _NANOSECONDS)
         if second != self._second:
-            self._text, self._second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)), second
-        return f"{self._text}.{rest // 1000:06d}Z"
+            self._text, self._second = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second)), second
+        return f"{self._text}{str(rest // 1000 + _MICROSECONDS)[1:]}Z"
 
 
 class AccessLines:
@@ -50,7 +55,7 @@ class AccessLines:
         self._known: dict[Facts, tuple[str, str]] = {}
 
     def line(self, request: Request, seconds: float, facts: Facts, *, at: int) -> bytes:
-        """The line of a request that ended at this Unix time in nanoseconds. Raises ValueError for a text that JSON cannot hold."""
+        """The line of a request that ended at this Unix time in nanoseconds."""
         before, after = self._known.get(facts) or self._learn(facts)
         around = ambient()
         return (
@@ -68,13 +73,14 @@ class AccessLines:
         after = f',"operation":"{_inside(operation)}","outcome":"{outcome.value}"{failed}}}\n'
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
-        self._known[facts] = before, after
+        if len(path) <= _LONG:
+            self._known[facts] = before, after
         return before, after
 
 
 def _inside(text: str) -> str:
-    """A text as it stands between the quotes of JSON, redacted."""
-    return redact(orjson.dumps(text))[1:-1].decode()
+    """A text as it stands between the quotes of JSON, redacted; what is no Unicode in it is replaced."""
+    return redact(orjson.dumps(safe_text(text)))[1:-1].decode()
 
 
 def _redacted(request_id: str) -> str:
@@ -83,7 +89,7 @@ def _redacted(request_id: str) -> str:
 
 
 def _identity(around: Mapping[str, str]) -> str:
-    said = {key: around[key] for key in (CONVERSATION_ID, TENANT) if key in around}
+    said = {key: safe_text(around[key]) for key in (CONVERSATION_ID, TENANT) if key in around}
     return "," + redact(orjson.dumps(said))[1:-1].decode() if said else ""
 
 
@@ -100,12 +106,7 @@ class AccessLog:
     def __call__(self, request: Request, seconds: float, facts: Facts) -> None:
         """Write the line of a request that ended now."""
         if self._nobody_else_listens():
-            try:
-                line = self._lines.line(request, seconds, facts, at=time.time_ns())
-            except ValueError:  # a text that is no Unicode: the records' way copes with everything
-                log(request, seconds, facts)
-            else:
-                self._writer.write(line, urgent=False)
+            self._writer.write(self._lines.line(request, seconds, facts, at=time.time_ns()), urgent=False)
         else:
             log(request, seconds, facts)
 

@@ -13,8 +13,8 @@ import orjson
 
 from sage_obs.logs.safe import UNPRINTABLE, safe_text, safe_value
 from sage_obs.privacy.redaction import redact
-from sage_obs.tracing.ambient import CONVERSATION_ID, TENANT, ambient
-from sage_obs.tracing.context import request_var
+from sage_obs.tracing.ambient import CONVERSATION_ID, TENANT
+from sage_obs.tracing.context import ambient_var, request_var
 
 KEYS: Final = (
     "timestamp",
@@ -75,32 +75,36 @@ class Lines:
             )
 
     def _fields(self, record: logging.LogRecord) -> dict[str, Any]:
-        request, around, identity = request_var.get(), ambient(), self._identity
+        """What the line says, in order, without what there is not."""
+        request, around, identity = request_var.get(), ambient_var.get(), self._identity
         fields: dict[str, Any] = {
             "timestamp": datetime.fromtimestamp(record.created, UTC),
             "level": record.levelname.lower(),
             "message": _message(record),
             "agent_id": identity.agent_id,
-            "request_id": request.request_id if request else None,
-            "trace_id": request.trace_id if request else None,
-            "duration_ms": None,
-            "span_id": request.span_id if request else None,
-            "logger": record.name,
-            "service": identity.service,
-            "version": identity.version,
-            CONVERSATION_ID: around.get(CONVERSATION_ID),
-            TENANT: around.get(TENANT),
-            "error.type": None,
-            "error.stack": None,
         }
-        fields.update(_error(record))
-        fields.update(self._extras(record))
-        return {key: value for key, value in fields.items() if value is not None}
+        if request is not None:
+            fields |= {"request_id": request.request_id, "trace_id": request.trace_id, "span_id": request.span_id}
+        fields |= {"logger": record.name, "service": identity.service, "version": identity.version}
+        if around:
+            fields |= {key: around[key] for key in (CONVERSATION_ID, TENANT) if key in around}
+        if record.exc_info or record.stack_info:
+            fields |= _error(record)
+        if record.__dict__.keys() - self._reserved:
+            return _in_order(fields | dict(self._extras(record)))
+        return fields
 
     def _extras(self, record: logging.LogRecord) -> Iterable[tuple[str, object]]:
         for key, value in record.__dict__.items():
-            if key not in self._reserved:
+            if key not in self._reserved and value is not None:
                 yield (f"extra.{key}" if key in KEYS and key not in _SETTABLE else key), value
+
+
+def _in_order(fields: dict[str, Any]) -> dict[str, Any]:
+    """The same, with what extras said of the keys that have a place in that place."""
+    if fields.keys().isdisjoint(_SETTABLE):
+        return fields
+    return {key: fields[key] for key in KEYS if key in fields} | fields
 
 
 def _message(record: logging.LogRecord) -> str:

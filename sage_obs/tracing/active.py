@@ -74,16 +74,15 @@ class Tracing:
     def begin(self, *, name: str, request_id: str, parent: Parent | None) -> tuple[Request, OpenSpan | None]:
         """The context of a new request, and its span where spans are made. A `request_id` of "" is given one."""
         trace_id, span_id, new_request_id = new_ids()
-        sampled, span = self.sampled(parent), None
+        sampled, span, spans = self.sampled(parent), None, self.spans
         if parent is not None:
             trace_id = parent.trace_id
-        if self.spans is not None:
-            span = self.spans.server(name=name, parent=parent) if sampled else self.spans.unrecorded(trace_id, span_id)
+        if spans is not None:
+            span = spans.server(name=name, parent=parent) if sampled else spans.unrecorded(trace_id, span_id)
             trace_id, span_id, sampled = span.ids
-        named = request_id != ""
-        return Request(
-            request_id=request_id if named else new_request_id, trace_id=trace_id, span_id=span_id, sampled=sampled, named=named
-        ), span
+        if request_id:
+            return Request(request_id, trace_id, span_id, sampled=sampled, named=True), span
+        return Request(new_request_id, trace_id, span_id, sampled=sampled), span
 
     def outgoing(self) -> str:
         """The `traceparent` header of a call made here, "" where there is no trace to continue."""

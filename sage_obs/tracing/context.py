@@ -53,7 +53,7 @@ def new_ids() -> tuple[str, str, str]:
 
     A trace id of 32 hex digits, a span id of 16, neither of them all zero, and a request id.
     """
-    digits = f"{random.getrandbits(256) | _NONZERO:064x}"
+    digits = (random.getrandbits(256) | _NONZERO).to_bytes(32, "big").hex()
     return digits[:32], digits[32:48], "req-" + digits[48:]
 
 
@@ -104,14 +104,14 @@ class Request:
     Tasks that outlive it, and connections that carry another one after it, still see it once it is `finished`.
     """
 
-    __slots__ = ("error_type", "finished", "named", "request_id", "sampled", "span_id", "trace_id", "waiting")
+    __slots__ = ("_clock", "_waiting", "error_type", "finished", "named", "request_id", "sampled", "span_id", "trace_id")
 
     def __init__(
         self,
-        *,
         request_id: str,
         trace_id: str,
         span_id: str,
+        *,
         sampled: bool,
         named: bool = False,
         clock: Callable[[], float] = time.perf_counter,
@@ -123,7 +123,21 @@ class Request:
         self.sampled = sampled
         self.error_type: ErrorType | None = None
         self.finished = False
-        self.waiting = Waiting(clock)
+        self._clock = clock
+        self._waiting: Waiting | None = None
+
+    @property
+    def waiting(self) -> Waiting:
+        """Its waits; most requests have none, and none is made for them. After the second look nothing can come between."""
+        if self._waiting is None:
+            made = Waiting(self._clock)
+            if self._waiting is None:
+                self._waiting = made
+        return self._waiting
+
+    def waited(self) -> float:
+        """How long it has waited until now, in seconds."""
+        return 0.0 if self._waiting is None else self._waiting.seconds()
 
 
 @dataclass(frozen=True, slots=True)

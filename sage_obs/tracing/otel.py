@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextvars import Token
 from typing import Final
 from weakref import WeakSet
 
@@ -71,23 +70,29 @@ class Switch(SpanProcessor):
 
 
 class _Attached:
-    """A span of OpenTelemetry's API that is made the current one, and stops being it."""
+    """A span of OpenTelemetry's API that is made the current one, and stops being it.
 
-    __slots__ = ("_span", "_token")
+    The context before it is put back by value, not by token: a token is good in one context only, and the API logs an error elsewhere.
+    """
+
+    __slots__ = ("_before", "_here", "_span")
 
     def __init__(self, span: trace.Span) -> None:
         self._span = span
-        self._token: Token[Context] | None = None
+        self._before: Context | None = None
+        self._here: Context | None = None
 
     def enter(self) -> None:
         """Make it the current span here."""
-        self._token = otel_context.attach(trace.set_span_in_context(self._span))
+        self._before = otel_context.get_current()
+        self._here = trace.set_span_in_context(self._span, self._before)
+        otel_context.attach(self._here)
 
     def leave(self) -> None:
         """It is no longer the current span, where it was made so; asked for from another context, nothing happens."""
-        if self._token is not None and trace.get_current_span() is self._span:
-            otel_context.detach(self._token)
-            self._token = None
+        if self._before is not None and otel_context.get_current() is self._here:
+            otel_context.attach(self._before)
+            self._before = self._here = None
 
 
 class OtelSpan(_Attached):
