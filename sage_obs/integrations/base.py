@@ -39,6 +39,7 @@ _MODULES: Final = {
     "starlette": "sage_obs.integrations.starlette",
     "uvicorn": "sage_obs.integrations.uvicorn",
     "httpx": "sage_obs.integrations.httpx",
+    "fastapi": "sage_obs.integrations.fastapi",
 }
 
 NAMES: Final = tuple(_MODULES)

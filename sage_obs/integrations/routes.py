@@ -20,8 +20,11 @@ class Routed(Protocol):
 
 
 def templates(routes: Iterable[Any], prefix: str = "") -> Iterator[tuple[int, str]]:
-    """(identity of the endpoint, template) of every route, those of mounted applications included."""
+    """(identity of the endpoint, template) of every route, those of mounted applications and of FastAPI's included routers too."""
     for route in routes:
+        if (included := getattr(route, "effective_route_contexts", None)) is not None:
+            yield from templates((getattr(one, "starlette_route", None) or one for one in included()), prefix)
+            continue
         path = prefix + getattr(route, "path", "")
         inner = getattr(route, "routes", None)
         endpoint = getattr(route, "endpoint", getattr(route, "app", None))

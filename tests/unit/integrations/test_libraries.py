@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
@@ -33,7 +34,7 @@ LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 
 def _snapshot() -> dict[str, object]:
     """Everything the integrations may touch: the attributes of the patched classes and the state of the loggers."""
-    classes = (Starlette, Config, httpx.Client, httpx.AsyncClient)
+    classes = (Starlette, Config, httpx.Client, httpx.AsyncClient, FastAPI)
     attributes = {f"{kind.__name__}.{name}": member for kind in classes for name, member in vars(kind).items()}
     loggers = {name: (tuple(logging.getLogger(name).handlers), logging.getLogger(name).propagate) for name in LOGGERS}
     return {**attributes, **loggers, "meta_path": tuple(sys.meta_path)}
