@@ -40,6 +40,8 @@ _MODULES: Final = {
     "uvicorn": "sage_obs.integrations.uvicorn",
     "httpx": "sage_obs.integrations.httpx",
     "fastapi": "sage_obs.integrations.fastapi",
+    "flask": "sage_obs.integrations.flask",
+    "django": "sage_obs.integrations.django",
 }
 
 NAMES: Final = tuple(_MODULES)

@@ -10,6 +10,19 @@ from weakref import WeakKeyDictionary
 UNMATCHED: Final = "unmatched"
 _METHODS: Final = frozenset(HTTPMethod)
 
+NOTED: Final = "sage_obs.route"
+"""In a scope or environ: the template that a framework's integration has noted for the request."""
+
+
+def named(method: str, template: str) -> str:
+    """`GET /hello/{name}`, or `unmatched` where there is no template or the method is one that a caller made up."""
+    return f"{method} {template}" if template and method in _METHODS else UNMATCHED
+
+
+def noted(scope: Mapping[str, Any]) -> str:
+    """The operation of a request whose framework notes the route it takes."""
+    return named(scope["method"], scope.get(NOTED, ""))
+
 
 class Routed(Protocol):
     """An application with Starlette's list of routes."""
@@ -51,11 +64,11 @@ class RouteTable:
     def operation(self, app: Routed, scope: Mapping[str, Any]) -> str:
         """`GET /hello/{name}` for the request the application has served, or `unmatched`."""
         endpoint, method = scope.get("endpoint"), scope["method"]
-        if endpoint is None or method not in _METHODS:
+        if endpoint is None:
             return UNMATCHED
         found = self._tables.get(app, {}).get(id(endpoint)) or self._read(app).get(id(endpoint), [])
         template = found[0] if len(found) == 1 else next((one for one in found if fits(one, scope["path"])), "")
-        return f"{method} {_plain(template)}" if template else UNMATCHED
+        return named(method, _plain(template))
 
     def _read(self, app: Routed) -> dict[int, list[str]]:
         table: dict[int, list[str]] = {}

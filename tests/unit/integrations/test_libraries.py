@@ -11,7 +11,11 @@ from typing import Any
 
 import httpx
 import pytest
+from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.base import BaseHandler
+from django.core.handlers.wsgi import WSGIHandler
 from fastapi import FastAPI
+from flask import Flask
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
@@ -34,8 +38,8 @@ LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 
 def _snapshot() -> dict[str, object]:
     """Everything the integrations may touch: the attributes of the patched classes and the state of the loggers."""
-    classes = (Starlette, Config, httpx.Client, httpx.AsyncClient, FastAPI)
-    attributes = {f"{kind.__name__}.{name}": member for kind in classes for name, member in vars(kind).items()}
+    classes = (Starlette, Config, httpx.Client, httpx.AsyncClient, FastAPI, Flask, ASGIHandler, BaseHandler, WSGIHandler)
+    attributes = {f"{kind.__qualname__}.{name}": member for kind in classes for name, member in vars(kind).items()}
     loggers = {name: (tuple(logging.getLogger(name).handlers), logging.getLogger(name).propagate) for name in LOGGERS}
     return {**attributes, **loggers, "meta_path": tuple(sys.meta_path)}
 
