@@ -42,6 +42,10 @@ _MODULES: Final = {
     "fastapi": "sage_obs.integrations.fastapi",
     "flask": "sage_obs.integrations.flask",
     "django": "sage_obs.integrations.django",
+    "aiohttp": "sage_obs.integrations.aiohttp",
+    "aiohttp-client": "sage_obs.integrations.aiohttp_client",
+    "requests": "sage_obs.integrations.requests",
+    "httpx2": "sage_obs.integrations.httpx2",
 }
 
 NAMES: Final = tuple(_MODULES)

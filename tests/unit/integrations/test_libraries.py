@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import httpx2
 import pytest
+import requests
+from aiohttp.client_reqrep import ClientRequest
+from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_response import StreamResponse
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.base import BaseHandler
 from django.core.handlers.wsgi import WSGIHandler
@@ -38,8 +43,10 @@ LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 
 def _snapshot() -> dict[str, object]:
     """Everything the integrations may touch: the attributes of the patched classes and the state of the loggers."""
-    classes = (Starlette, Config, httpx.Client, httpx.AsyncClient, FastAPI, Flask, ASGIHandler, BaseHandler, WSGIHandler)
-    attributes = {f"{kind.__qualname__}.{name}": member for kind in classes for name, member in vars(kind).items()}
+    web = (Starlette, Config, FastAPI, Flask, ASGIHandler, BaseHandler, WSGIHandler, RequestHandler, StreamResponse)
+    clients = (httpx.Client, httpx.AsyncClient, httpx2.Client, httpx2.AsyncClient, requests.Session, *ClientRequest.__mro__)
+    classes = (*web, *clients)
+    attributes = {f"{kind.__module__}.{kind.__qualname__}.{name}": member for kind in classes for name, member in vars(kind).items()}
     loggers = {name: (tuple(logging.getLogger(name).handlers), logging.getLogger(name).propagate) for name in LOGGERS}
     return {**attributes, **loggers, "meta_path": tuple(sys.meta_path)}
 
