@@ -38,8 +38,11 @@ Libraries = Literal["auto"] | Sequence[str]
 PARTS: Final = ("logs", "traces", "health", "metrics", "ops")
 """What can be switched off by name, besides the integrations."""
 
-NEEDS: Final = {"uvicorn": "logs", "httpx": "traces", "aiohttp-client": "traces", "requests": "traces", "httpx2": "traces"}
-"""What an integration is for, where that is one part only: a server's loggers go through ours, a client carries the trace on."""
+NEEDS: Final = {
+    **dict.fromkeys(("uvicorn", "gunicorn", "granian", "loguru", "structlog"), "logs"),
+    **dict.fromkeys(("httpx", "aiohttp-client", "requests", "httpx2"), "traces"),
+}
+"""What an integration is for, where that is one part only: other people's lines become ours, a client carries the trace on."""
 
 
 @dataclass(frozen=True, slots=True)

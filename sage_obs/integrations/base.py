@@ -46,6 +46,10 @@ _MODULES: Final = {
     "aiohttp-client": "sage_obs.integrations.aiohttp_client",
     "requests": "sage_obs.integrations.requests",
     "httpx2": "sage_obs.integrations.httpx2",
+    "loguru": "sage_obs.integrations.loguru",
+    "structlog": "sage_obs.integrations.structlog",
+    "gunicorn": "sage_obs.integrations.gunicorn",
+    "granian": "sage_obs.integrations.granian",
 }
 
 NAMES: Final = tuple(_MODULES)

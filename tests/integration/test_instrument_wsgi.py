@@ -53,6 +53,28 @@ def file():
     return send_file(__file__)
 
 
+@app.get("/server-log/<name>")
+def server_log(name):
+    logging.getLogger(name).warning("from the server")
+    return ""
+
+
+@app.get("/loguru")
+def loguru():
+    from loguru import logger
+
+    logger.bind(colour="red").info("from loguru")
+    return ""
+
+
+@app.get("/structlog")
+def events():
+    import structlog
+
+    structlog.get_logger().info("from structlog", colour="red")
+    return ""
+
+
 @app.get("/model")
 def model():
     with sage_obs.llm_call("openai", "gpt-4o"):
@@ -65,11 +87,13 @@ sage_obs.instrument("shop", sampling_rate=1.0)
 if __name__ == "__main__":
     app.run(port=int(os.environ["PORT"]), threaded=True)
 """
-GUNICORN = ("-m", "gunicorn", "service:app", "--bind", "127.0.0.1:{port}", "--workers", "1", "--no-control-socket")
+GUNICORN = ("-m", "gunicorn", "service:app", "--bind", "127.0.0.1:{port}", "--workers", "1", "--access-logfile", "-", "--no-control-socket")
+GRANIAN = ("-m", "granian", "service:app", "--port", "{port}", "--workers", "1", "--access-log", "--interface")
 FLASK_SERVERS = {
     "werkzeug": ("service.py",),
     "gunicorn-sync": GUNICORN,
     "gunicorn-gthread": (*GUNICORN, "--worker-class", "gthread", "--threads", "2"),
+    "granian": (*GRANIAN, "wsgi"),
 }
 DJANGO = """\
 import asyncio
@@ -158,7 +182,12 @@ if __name__ == "__main__":
 
     wsgiref.simple_server.make_server("127.0.0.1", int(os.environ["PORT"]), app).serve_forever()
 """
-DJANGO_SERVERS = {"wsgiref": ("service.py",), "gunicorn": GUNICORN, "uvicorn": ("-m", "uvicorn", "service:app", "--port", "{port}")}
+DJANGO_SERVERS = {
+    "wsgiref": ("service.py",),
+    "gunicorn": GUNICORN,
+    "uvicorn": ("-m", "uvicorn", "service:app", "--port", "{port}"),
+    "granian": (*GRANIAN, "asgi"),
+}
 
 
 def _serve(service: Service, client: httpx.Client) -> None:
@@ -221,10 +250,26 @@ def test_flask_is_measured_by_its_rules(tmp_path: Path, server: str) -> None:
         _leave(service, "GET /stream/<int:count>")
 
 
+@pytest.mark.parametrize(("server", "logger"), [("gunicorn-sync", "gunicorn.error"), ("granian", "_granian")])
+def test_everything_a_worker_writes_is_a_line_of_ours_with_the_requests_ids(tmp_path: Path, server: str, logger: str) -> None:
+    """The server's error log, loguru and structlog, which are imported after instrument(); the server's access log is silent."""
+    with running(tmp_path, FLASK, *FLASK_SERVERS[server]) as service, httpx.Client(trust_env=False) as client:
+        for number, (path, message) in enumerate(
+            ((f"server-log/{logger}", "from the server"), ("loguru", "from loguru"), ("structlog", "from structlog"))
+        ):
+            client.get(f"{service.url}/{path}", headers={"x-request-id": f"r{number}"})
+            assert service.line(message)["request_id"] == f"r{number}"
+        assert service.line("from loguru")["colour"] == service.line("from structlog")["colour"] == "red"
+        client.get(f"{service.url}/server-log/{logger}")
+        service.line(f"GET /server-log/{logger} 200")
+        assert not [line for line in service.process.log.read_text().splitlines() if "GET /" in line and not line.startswith("{")]
+        assert not [line for line in service.lines() if "GET /" in line["message"] and line["logger"] != "sage_obs.access"]
+
+
 @pytest.mark.parametrize("server", DJANGO_SERVERS)
 def test_django_is_measured_by_its_routes(tmp_path: Path, server: str) -> None:
     """Both handlers, whose modules are imported after instrument(); nested and regular-expression routes are templates."""
-    environ = {"ASGI": "1"} if server == "uvicorn" else {}
+    environ = {"ASGI": "1"} if server in {"uvicorn", "granian"} else {}
     with running(tmp_path, DJANGO, *DJANGO_SERVERS[server], environ=environ) as service, httpx.Client(trust_env=False) as client:
         _serve(service, client)
         _check(service, hello="GET /hello/<name>", stream="GET /stream/<int:count>", broken="GET /broken/<x>")
