@@ -13,7 +13,7 @@ from sage_obs.conventions import HEALTH_PATHS, METRICS_PATH
 from sage_obs.genai.requests import recorder
 from sage_obs.health.board import board
 from sage_obs.integrations.exchange import Apart, Event, Exchange, Kind, Operation, Plain, Receive, Scope, Send
-from sage_obs.integrations.routes import UNMATCHED
+from sage_obs.integrations.routes import noted
 from sage_obs.metrics.active import internal_error
 from sage_obs.tracing.context import Parent, parse_traceparent, request_var, sane_request_id
 
@@ -24,19 +24,13 @@ _MARK: Final = "sage_obs"
 _UNCOUNTED: Final = frozenset({*HEALTH_PATHS, METRICS_PATH})
 
 
-def unmatched(scope: Scope) -> str:
-    """The operation of an application that has no routes to ask."""
-    del scope
-    return UNMATCHED
-
-
 class RequestMiddleware:
     """An ASGI application around another one. Switched off, it only passes on.
 
     `operation` names a request after the application has served it; its values are label values, so there must be few of them.
     """
 
-    def __init__(self, app: App, *, operation: Operation = unmatched, protocol: str = "http") -> None:
+    def __init__(self, app: App, *, operation: Operation = noted, protocol: str = "http") -> None:
         self._app = app
         self._kind = Plain(operation, protocol)
 

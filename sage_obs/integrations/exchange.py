@@ -78,7 +78,7 @@ class Exchange:
 
     __slots__ = ("_apart", "_collected", "_complete", "_gone", "_invocation", "_kind", "_receive", "_scope", "_send", "_sized", "_status")
 
-    def __init__(self, invocation: Invocation, kind: Kind, scope: Scope, receive: Receive, send: Send, apart: Apart | None) -> None:
+    def __init__(self, invocation: Invocation, kind: Kind, scope: Scope, receive: Receive, send: Send, apart: Apart | None = None) -> None:
         self._apart = apart
         self._invocation = invocation
         self._kind = kind
@@ -114,8 +114,7 @@ class Exchange:
             raise
         if last:
             self._complete = True
-            if not self._invocation.request.finished:
-                self._finish()
+            self.finish()
 
     def _begin(self, event: Event) -> Event:
         """The start of the answer, with the request's id.
@@ -150,19 +149,24 @@ class Exchange:
 
     def end(self, raised: BaseException | None = None) -> None:
         """The application has returned, or raised."""
-        if not self._invocation.request.finished:
-            self._finish(raised)
-        try:
-            self._invocation.leave(failed=raised is not None)
-        except Exception as exc:  # noqa: BLE001 - the telemetry must not break the request
-            internal_error("asgi", exc)
+        self.finish(raised)
+        self.leave(failed=raised is not None)
         if self._apart is not None and raised is None:
             self._apart.back()
 
-    def _finish(self, raised: BaseException | None = None) -> None:
-        """Count the request and write its line in the access log."""
+    def finish(self, raised: BaseException | None = None) -> None:
+        """Count the request, once, and write its line in the access log."""
+        if self._invocation.request.finished:
+            return
         try:
             self._count(raised)
+        except Exception as exc:  # noqa: BLE001 - the telemetry must not break the request
+            internal_error("asgi", exc)
+
+    def leave(self, *, failed: bool = False) -> None:
+        """The application rests, or is done."""
+        try:
+            self._invocation.leave(failed=failed)
         except Exception as exc:  # noqa: BLE001 - the telemetry must not break the request
             internal_error("asgi", exc)
 

@@ -10,6 +10,19 @@ from weakref import ReferenceType, ref
 UNMATCHED: Final = "unmatched"
 _METHODS: Final = frozenset(HTTPMethod)
 
+NOTED: Final = "sage_obs.route"
+"""In a scope or environ: the template that a framework's integration has noted for the request."""
+
+
+def named(method: str, template: str) -> str:
+    """`GET /hello/{name}`, or `unmatched` where there is no template or the method is one that a caller made up."""
+    return f"{method} {template}" if template and method in _METHODS else UNMATCHED
+
+
+def noted(scope: Mapping[str, Any]) -> str:
+    """The operation of a request whose framework notes the route it takes."""
+    return named(scope["method"], scope.get(NOTED, ""))
+
 
 class Routed(Protocol):
     """An application with Starlette's list of routes."""
@@ -20,8 +33,11 @@ class Routed(Protocol):
 
 
 def templates(routes: Iterable[Any], prefix: str = "") -> Iterator[tuple[int, str]]:
-    """(identity of the endpoint, template) of every route, those of mounted applications included."""
+    """(identity of the endpoint, template) of every route, those of mounted applications and of FastAPI's included routers too."""
     for route in routes:
+        if (included := getattr(route, "effective_route_contexts", None)) is not None:
+            yield from templates((getattr(one, "starlette_route", None) or one for one in included()), prefix)
+            continue
         path = prefix + getattr(route, "path", "")
         inner = getattr(route, "routes", None)
         endpoint = getattr(route, "endpoint", getattr(route, "app", None))

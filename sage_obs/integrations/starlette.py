@@ -39,7 +39,7 @@ class StarletteIntegration:
         from starlette.applications import Starlette
 
         if self._patch is None:
-            self._patch = Patch(Starlette, "__call__", _measured)
+            self._patch = Patch(Starlette, "__call__", measured)
             self._patch.install()
             board().expect_app()
 
@@ -50,7 +50,9 @@ class StarletteIntegration:
             self._patch = None
 
 
-def _measured(original: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+def measured(original: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """The method of an application with Starlette's routes, with every request measured around it."""
+
     @functools.wraps(original)
     async def __call__(self: Any, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: N807 - it replaces the method
         exchange = begin(_Kind(self), scope, receive, send)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import IO
 
-from sage_obs import access
+from sage_obs import access, records
 from sage_obs.conventions import LOGS_DROPPED
 from sage_obs.logs.access import AccessLog
 from sage_obs.logs.lines import Identity, Lines
@@ -41,6 +41,7 @@ class LogsComponent:
         handler = LineHandler(lines, self._writer)
         self._root = RootLogger(handler, level=settings.log_level)
         self._root.install()
+        records.use(handler)
         if settings.log_format == "json":
             access.use(AccessLog(identity, self._writer, handler))
         return f"{settings.log_level} and above as {settings.log_format} on {settings.log_output}"
@@ -57,6 +58,7 @@ class LogsComponent:
         """Give the root logger back and write what is queued within `timeout` seconds."""
         access.use()
         if self._root is not None:
+            records.use(None)
             self._root.uninstall()
         if self._writer is not None:
             self._writer.close(timeout)
