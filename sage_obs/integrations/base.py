@@ -39,6 +39,8 @@ _MODULES: Final = {
     "starlette": "sage_obs.integrations.starlette",
     "uvicorn": "sage_obs.integrations.uvicorn",
     "httpx": "sage_obs.integrations.httpx",
+    "openai": "sage_obs.integrations.openai",
+    "anthropic": "sage_obs.integrations.anthropic",
 }
 
 NAMES: Final = tuple(_MODULES)
