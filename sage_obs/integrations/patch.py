@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Final
 
 _MISSING = object()
 
 
-class Patch:
-    """One attribute of one class. A missing attribute is skipped: the library has changed, the application goes on."""
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """An attribute that a patch has replaced, and what was there."""
 
-    def __init__(self, owner: type, attribute: str, wrap: Callable[[Any], Any]) -> None:
+    owner: type | ModuleType
+    attribute: str
+    original: object
+
+    def there(self) -> object:
+        """What is there now."""
+        return vars(self.owner).get(self.attribute, _MISSING)
+
+
+_recorders: Final[list[list[Replaced]]] = []
+
+
+@contextmanager
+def recording() -> Iterator[list[Replaced]]:
+    """Everything that patches replace within the block, for tests that everything comes back."""
+    replaced: list[Replaced] = []
+    _recorders.append(replaced)
+    try:
+        yield replaced
+    finally:
+        _recorders.remove(replaced)
+
+
+class Patch:
+    """One attribute of one class or module. A missing attribute is skipped: the library has changed, the application goes on."""
+
+    def __init__(self, owner: type | ModuleType, attribute: str, wrap: Callable[[Any], Any]) -> None:
         self._owner = owner
         self._attribute = attribute
         self._wrap = wrap
@@ -23,6 +53,8 @@ class Patch:
         if self._original is _MISSING and (own := self._owner.__dict__.get(self._attribute, _MISSING)) is not _MISSING:
             self._original, self._placed = own, self._wrap(own)
             setattr(self._owner, self._attribute, self._placed)
+            for replaced in _recorders:
+                replaced.append(Replaced(self._owner, self._attribute, own))
 
     def uninstall(self) -> None:
         """Put the original back, unless somebody else has wrapped ours since: then theirs keeps calling ours, which does nothing."""

@@ -1,7 +1,8 @@
 """What OpenAI's and Anthropic's clients have in common, as one generator writes both.
 
-Every call of every resource goes through the client's `request`, with the whole question in its options. The library's objects stay the library's: of a stream only the iterator inside is replaced, of a raw response only how it hears of its
-end. Whatever is asked of the answer later, such as `parse()` of a raw response, comes by the options' `post_parser`.
+Every call of every resource goes through the client's `request`, with the whole question in its options. The library's objects stay the
+library's: of a stream only the iterator inside is replaced, of a raw response only how it hears of its end. Whatever is asked of the
+answer later, such as `parse()` of a raw response, comes by the options' `post_parser`.
 """
 
 from __future__ import annotations

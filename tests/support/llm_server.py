@@ -40,11 +40,14 @@ def fake_models() -> Iterator[FakeModels]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def handle(self) -> None:
+            with contextlib.suppress(ConnectionError):  # the caller has left
+                super().handle()
+
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             before = fake.take(body, {name.lower(): value for name, value in self.headers.items()})
-            with contextlib.suppress(ConnectionError):  # the caller has left
-                self._write(reply(self.path, body, before=before))
+            self._write(reply(self.path, body, before=before))
 
         def _write(self, answer: Reply) -> None:
             self.close_connection = answer.cut or not answer.status

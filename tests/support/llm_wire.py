@@ -47,19 +47,20 @@ class Reply:
     headers: tuple[tuple[str, str], ...] = ()
 
 
+_ODD: Final = {"hang up": Reply(0, "", ()), "not json": Reply(200, "text/html", (b"<html>hello</html>",))}
+
+
 def reply(path: str, body: dict[str, Any], *, before: int) -> Reply:
     """The reply to a question that `before` others came before."""
     prompt = prompt_of(body)
-    if prompt == "hang up":
-        return Reply(0, "", ())
     if prompt == "no stream options" and "stream_options" in body:
         return _json(400, {"error": {"message": "Unknown parameter: stream_options", "type": "invalid_request_error"}})
     if prompt == "flaky" and not before:
         return _json(500, {"error": {"message": "again"}}, ("retry-after-ms", "1"))
     if prompt in REFUSALS:
         return _json(REFUSALS[prompt], refusal(path, prompt))
-    if prompt == "not json":
-        return Reply(200, "text/html", (b"<html>hello</html>",))
+    if prompt in _ODD:
+        return _ODD[prompt]
     found = answer(path, body, prompt)
     if isinstance(found, Events):
         return Reply(200, "text/event-stream", tuple(text.encode() for text in found.texts), streamed=True, cut=found.cut)
