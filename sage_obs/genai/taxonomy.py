@@ -41,8 +41,9 @@ _BY_KIND: Final = {
     "timeout_error": ErrorType.TIMEOUT,
 }
 """What an error in the middle of an answer, which has the status of a success, calls itself in its `code` or `type`."""
-_TOO_LONG: Final = "prompt is too long"
-"""What Anthropic says of it, which has no code of its own."""
+_STATUSES: Final = range(400, 600)
+_TOO_LONG: Final = ("prompt is too long", "exceeds the maximum number of tokens")
+"""What Anthropic and Google say of it, who have no code of its own for it."""
 _BY_NAME: Final = (
     ("ratelimit", ErrorType.RATE_LIMITED),
     ("timeout", ErrorType.TIMEOUT),
@@ -109,18 +110,19 @@ def _classify(error: BaseException) -> ErrorType:
     if isinstance(code, str) and code in _BY_CODE:
         return _BY_CODE[code]
     status = _status(error)
-    if status == HTTPStatus.BAD_REQUEST and _TOO_LONG in str(error):
+    if status == HTTPStatus.BAD_REQUEST and any(said in str(error) for said in _TOO_LONG):
         return ErrorType.CONTEXT_LENGTH
     return of_status(status) if status >= HTTPStatus.BAD_REQUEST else _in_body(error) or _by_name(error)
 
 
 def _status(error: BaseException) -> int:
-    """The status a client library keeps on its exception or on the response it belongs to; 0 for none."""
+    """The status a client library keeps on its exception, under either name, or on the response it belongs to; 0 for none."""
     for holder in (error, _attribute(error, "response")):
         status = _attribute(holder, "status_code")
         if isinstance(status, int):
             return status
-    return 0
+    code = _attribute(error, "code")
+    return code if isinstance(code, int) and code in _STATUSES else 0
 
 
 def _in_body(error: BaseException) -> ErrorType | None:

@@ -41,6 +41,7 @@ _MODULES: Final = {
     "httpx": "sage_obs.integrations.httpx",
     "openai": "sage_obs.integrations.openai",
     "anthropic": "sage_obs.integrations.anthropic",
+    "google-genai": "sage_obs.integrations.google_genai",
 }
 
 NAMES: Final = tuple(_MODULES)

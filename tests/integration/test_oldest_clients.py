@@ -15,9 +15,10 @@ ROOT: Final = Path(__file__).parents[2]
 TESTS: Final = {
     "openai": "tests/integration/test_openai_client.py",
     "anthropic": "tests/integration/test_anthropic_client.py",
+    "google-genai": "tests/integration/test_google_genai_client.py",
 }
-BESIDE: Final = ("httpx==0.27.2",)
-"""What they were released with: some of them pass httpx arguments that newer ones do not take."""
+BESIDE: Final = ("httpx==0.28.1",)
+"""What all of them take."""
 
 
 @pytest.mark.timeout(400)

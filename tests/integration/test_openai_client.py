@@ -184,9 +184,7 @@ def test_the_stream_helpers_are_one_call_each(instrument: Start, client: openai.
 
 
 @pytest.mark.parametrize("options", [{"include_usage": True}, {"include_usage": False}], ids=["asked", "refused"])
-def test_a_callers_choice_about_usage_is_not_touched(
-    instrument: Start, client: openai.OpenAI, fake: FakeModels, options: Any
-) -> None:
+def test_a_callers_choice_about_usage_is_not_touched(instrument: Start, client: openai.OpenAI, fake: FakeModels, options: Any) -> None:
     """Who asks for usage gets the chunk, who refuses it gets none and the call has no tokens."""
     instrument()
     chunks = list(client.chat.completions.create(**_chat(), stream=True, stream_options=options))

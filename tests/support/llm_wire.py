@@ -73,25 +73,31 @@ def _json(status: int, document: object, *headers: tuple[str, str]) -> Reply:
 
 def prompt_of(body: dict[str, Any]) -> str:
     """What the question says, wherever its provider has it."""
+    if "requests" in body:
+        return str(body["requests"][0]["content"]["parts"][0]["text"])
     if "contents" in body:
-        return str(body["contents"][-1]["parts"][0]["text"])
+        return str(body["contents"][-1]["parts"][0].get("text", ""))
     said = body["messages"][-1]["content"] if "messages" in body else body.get("input", body.get("prompt", ""))
     return str(said[0]["text"]) if isinstance(said, list) and isinstance(said[0], dict) else str(said)
 
 
 def refusal(path: str, prompt: str) -> dict[str, Any]:
     """The body of an error."""
+    too_long = prompt == "too long"
+    if "Content" in path:
+        message = "The input token count (2000000) exceeds the maximum number of tokens allowed (1048576)." if too_long else "no"
+        return {"error": {"code": REFUSALS[prompt], "message": message, "status": "INVALID_ARGUMENT"}}
     if path.startswith("/v1/messages"):
-        return {
-            "type": "error",
-            "error": {"type": "invalid_request_error", "message": "prompt is too long: 210000 tokens > 200000 maximum"},
-        }
+        message = "prompt is too long: 210000 tokens > 200000 maximum" if too_long else "no"
+        return {"type": "error", "error": {"type": "invalid_request_error", "message": message}}
     code = "context_length_exceeded" if prompt == "too long" else None
     return {"error": {"message": "no", "type": "invalid_request_error", "param": None, "code": code}}
 
 
 def answer(path: str, body: dict[str, Any], prompt: str) -> dict[str, Any] | Events:
     """The answer to a question that is not refused."""
+    if "Content" in path:
+        return _gemini(path, prompt)
     if path.endswith("/messages"):
         return _messages(prompt, stream=bool(body.get("stream")))
     if path.endswith("/responses"):
@@ -226,3 +232,35 @@ def _messages(prompt: str, *, stream: bool) -> dict[str, Any] | Events:
         {"type": "message_stop"},
     ]
     return _events(events, named=True, done=False)
+
+
+GEMINI_USAGE: Final = {
+    "promptTokenCount": 90,
+    "toolUsePromptTokenCount": 10,
+    "candidatesTokenCount": 12,
+    "thoughtsTokenCount": 8,
+    "cachedContentTokenCount": 40,
+    "totalTokenCount": 120,
+}
+
+
+def _gemini(path: str, prompt: str) -> dict[str, Any] | Events:
+    def said(text: str, finish: str | None = None, **more: object) -> dict[str, Any]:
+        candidate = {"content": {"role": "model", "parts": [{"text": text}]}, "index": 0}
+        candidates = [{**candidate, "finishReason": finish} if finish else candidate]
+        return {"candidates": candidates, "modelVersion": "gemini-2.5-flash-001", "responseId": "resp-1", **more}
+
+    if "mbedContent" in path:
+        return {"embeddings": [{"values": [0.5, 0.25]}], "embedding": {"values": [0.5, 0.25]}}
+    if prompt == "tool":
+        asked = {"functionCall": {"name": "weather", "args": {"city": "Bern"}}}
+        return {"candidates": [{"content": {"role": "model", "parts": [asked]}, "finishReason": "STOP"}], "usageMetadata": GEMINI_USAGE}
+    if prompt == "blocked":
+        return {"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 5}}
+    if "streamGenerateContent" not in path:
+        return said(SECRET, "STOP", usageMetadata=GEMINI_USAGE)
+    begun = {**GEMINI_USAGE, "candidatesTokenCount": 1}
+    pieces: list[Any] = [said(PIECES[0], usageMetadata=begun), said(PIECES[1])]
+    if prompt == "cut":
+        return _events(pieces, cut=True)
+    return _events([*pieces, said(PIECES[2], "STOP", usageMetadata=GEMINI_USAGE)], done=False)
