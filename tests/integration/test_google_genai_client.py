@@ -30,6 +30,8 @@ from tests.support.metrics import value
 from tests.support.otlp import attributes, receiver
 
 Start = Callable[..., sage_obs.Handle]
+pytestmark = pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning")
+"""What aiohttp says of google-genai, which uses it where it is installed."""
 MODEL = "gemini-2.5-flash"
 
 
