@@ -21,6 +21,8 @@ class ExitCode(enum.IntEnum):
     VERIFICATION_FAILED = 6
     INCONCLUSIVE = 7
     RESUMABLE = 75
+    CANNOT_RUN = 126
+    NOT_FOUND = 127
     INTERRUPTED = 130
 
 
@@ -66,6 +68,18 @@ class LockHeldError(SageObsError):
 
 class DriftError(SageObsError):
     """Rendered files differ from what would be rendered now, or would be overwritten."""
+
+
+class ProgramNotFoundError(SageObsError):
+    """The program to run does not exist; its exit code is a shell's."""
+
+    exit_code = ExitCode.NOT_FOUND
+
+
+class ProgramUnusableError(SageObsError):
+    """The program to run is there and cannot be run as it was asked for; its exit code is a shell's."""
+
+    exit_code = ExitCode.CANNOT_RUN
 
 
 class JournalError(SageObsError):

@@ -180,6 +180,11 @@ def uninstrument() -> None:
     _process.off(0.0 if layer is None else layer.settings.exit_timeout)
 
 
+def running() -> Handle | None:
+    """The handle of the layer that runs in this process, None where none does."""
+    return _process.handle
+
+
 def flush(timeout: float = 2.0) -> bool:
     """Send spans and log lines that wait, within `timeout` seconds in all; whether everything went out."""
     layer = _process.layer
