@@ -150,13 +150,29 @@ _switched: Final[WeakSet[TracerProvider]] = WeakSet()
 
 def provider_for(resource: Resource, *, ratio: float) -> TracerProvider:
     """The application's provider where it has set one, else a new one of ours, which then serves the OpenTelemetry API too."""
-    existing = trace.get_tracer_provider()
-    if isinstance(existing, TracerProvider) and not isinstance(existing.sampler, RequestSampler):
+    if (existing := existing_provider()) is not None:
         return _with_switch(existing)
     provider = _with_switch(TracerProvider(sampler=RequestSampler(ratio), resource=resource, shutdown_on_exit=False))
-    if not isinstance(existing, TracerProvider):
+    if not isinstance(trace.get_tracer_provider(), TracerProvider):
         trace.set_tracer_provider(provider)
     return provider
+
+
+def existing_provider() -> TracerProvider | None:
+    """The provider that somebody else has set, None where there is none or it is one of ours."""
+    existing = trace.get_tracer_provider()
+    return existing if isinstance(existing, TracerProvider) and not isinstance(existing.sampler, RequestSampler) else None
+
+
+def exporters(provider: TracerProvider) -> list[object]:
+    """What the provider's own processors hand spans to; a processor of unknown build stands for itself."""
+    processors = getattr(getattr(provider, "_active_span_processor", None), "_span_processors", ())
+    return [getattr(one, "span_exporter", one) for one in processors if one is not _switch]
+
+
+def exports_otlp(provider: TracerProvider) -> bool:
+    """Whether the provider sends its spans by OTLP already, so that ours would be a second time."""
+    return any(type(one).__module__.startswith("opentelemetry.exporter.otlp") for one in exporters(provider))
 
 
 def _with_switch(provider: TracerProvider) -> TracerProvider:
