@@ -13,6 +13,7 @@ from sage_obs.cli import entry
 _COMMANDS: Final = {
     "alerts": ("sage_obs.cli.alerts", "Recording rules, rollback triggers and Alertmanager's configuration."),
     "dashboards": ("sage_obs.cli.dashboards", "Grafana dashboards as code."),
+    "doctor": ("sage_obs.cli.doctor", "Find what keeps telemetry from working here, and the remedy."),
     "drill": ("sage_obs.cli.drill", "Break a stack of its own on purpose and score the way back."),
     "release": ("sage_obs.cli.release", "The releases of the local platform and what is known of them."),
     "responder": ("sage_obs.cli.responder", "Answer Alertmanager by running runbooks."),
