@@ -43,6 +43,7 @@ class Board:
         self._draining = False
         self.served = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._follower: Callable[[asyncio.AbstractEventLoop], None] | None = None
 
     def register(self, name: str, function: CheckFunction, *, critical: bool, timeout: float) -> None:
         """Add a check, or replace the one of that name. Raises ConfigError for the name of the probe's own answer."""
@@ -73,9 +74,18 @@ class Board:
 
     def seen(self, loop: asyncio.AbstractEventLoop) -> None:
         """The application serves, on this event loop: startup is complete, and its asynchronous checks run there."""
-        self._loop = loop
+        if loop is not self._loop:
+            self._loop = loop
+            if self._follower is not None:
+                self._follower(loop)
         if self._started_at is None:
             self.started()
+
+    def follow(self, follower: Callable[[asyncio.AbstractEventLoop], None] | None) -> None:
+        """Tell this one of every loop that is seen, the one seen last included; None tells nobody. A loop may be told of again."""
+        self._follower = follower
+        if follower is not None and self._loop is not None:
+            follower(self._loop)
 
     def liveness(self) -> Answer:
         """The process answers; that is all."""
