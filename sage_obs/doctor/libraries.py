@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import importlib.util
 from collections.abc import Iterator
 
 from sage_obs.doctor.findings import Finding, World
@@ -19,9 +19,5 @@ def versions(world: World) -> Iterator[Finding]:
         try:
             check(integration)
         except UnusableLibraryError as exc:
-            if _is_installed(integration.name):
+            if importlib.util.find_spec(integration.module.partition(".")[0]) is not None:
                 yield Finding("library", exc.message, exc.hint)
-
-
-def _is_installed(name: str) -> bool:
-    return any(True for _ in importlib.metadata.Distribution.discover(name=name))

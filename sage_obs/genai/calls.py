@@ -21,7 +21,7 @@ from sage_obs.conventions import (
 )
 from sage_obs.genai.prices import price_of
 from sage_obs.genai.taxonomy import classify, outcome_of
-from sage_obs.genai.waits import tool
+from sage_obs.genai.waits import Wait, count_step
 from sage_obs.metrics.active import internal_error, store
 from sage_obs.metrics.budget import label_text
 from sage_obs.metrics.cells import Cell, HistogramCell
@@ -92,7 +92,7 @@ class LlmCall:
         self._input = 0
         self._output = 0
         self._error: ErrorType | None = None
-        self._wait = tool(self._model)
+        self._wait = Wait()
         self._span: OpenSpan | None = None
 
     def first_token(self) -> None:
@@ -112,6 +112,7 @@ class LlmCall:
         self._error = as_error_type(error_type)
 
     def __enter__(self) -> Self:
+        count_step()
         self._wait.__enter__()
         self._began = self._clock()
         try:

@@ -67,8 +67,17 @@ class Invocation:
         if self._span is not None:
             self._span.enter()
 
-    def finish(self, *, operation: str, protocol: str, outcome: Outcome, error_type: ErrorType | None, attributes: Attributes) -> None:
-        """Count the request, once. `attributes` go on its span."""
+    def finish(
+        self,
+        *,
+        operation: str,
+        protocol: str,
+        outcome: Outcome,
+        error_type: ErrorType | None,
+        attributes: Attributes,
+        span_name: str = "",
+    ) -> None:
+        """Count the request, once. `attributes` go on its span, which is named after the operation unless it has a name of its own."""
         if self.finished:
             return
         self.request.finished = True
@@ -77,7 +86,7 @@ class Invocation:
         if self._span is not None:
             failed = outcome is Outcome.SERVER_ERROR and error_type is not None
             kept = {key: redact_text(value) if isinstance(value, str) else value for key, value in {**attributes, **_identity()}.items()}
-            self._span.end(name=operation, attributes=kept, error_type=str(error_type) if failed else "")
+            self._span.end(name=span_name or operation, attributes=kept, error_type=str(error_type) if failed else "")
 
 
 def _identity() -> Attributes:
@@ -94,9 +103,9 @@ class Recorder:
         self._objective = objective
         self.clock = clock
 
-    def begin(self, *, name: str, request_id: str = "", parent: Parent | None = None) -> Invocation:
-        """A request begins here; what is called from here on belongs to it, until `leave`."""
-        request, span = tracing().begin(name=name, request_id=request_id or new_request_id(), parent=parent)
+    def begin(self, *, name: str, request_id: str = "", parent: Parent | None = None, local: bool = False) -> Invocation:
+        """A request begins here; what is called from here on belongs to it, until `leave`. A `local` one comes from this process."""
+        request, span = tracing().begin(name=name, request_id=request_id or new_request_id(), parent=parent, local=local)
         invocation = Invocation(self, request, span)
         self._metrics.in_flight.add()
         return invocation
@@ -115,6 +124,8 @@ class Recorder:
         cells.overhead.observe(overhead)
         if invocation.first_byte is not None:
             metrics.first_byte(operation).observe(invocation.first_byte)
+        if request.steps:
+            metrics.steps.observe(request.steps)
         metrics.experience[experience(outcome, overhead, objective=self._objective)].add()
         if error_type is not None:
             metrics.errors[error_type].add()

@@ -41,11 +41,14 @@ class OpenSpan(Protocol):
 class SpanSource(Protocol):
     """Something that makes spans."""
 
-    def server(self, *, name: str, parent: Parent | None, ids: tuple[str, str] | None) -> OpenSpan:
-        """A server span for a request; given `ids` (trace and span), one that carries context and records nothing."""
+    def server(self, *, name: str, parent: Parent | None, ids: tuple[str, str] | None, local: bool = False) -> OpenSpan:
+        """A span for a request, a server's unless it is `local`; given `ids` (trace and span), one that carries context only."""
 
     def client(self, *, name: str, attributes: Attributes) -> OpenSpan:
         """A client span under the current one."""
+
+    def internal(self, *, name: str, attributes: Attributes, attach: bool) -> OpenSpan:
+        """An internal span under the current one; attached, it is the current one until it is left."""
 
     def current(self) -> tuple[str, str, bool] | None:
         """The ids of the span that is current here, None where there is none."""
@@ -65,13 +68,13 @@ class Tracing:
         """Whether to record: as the caller decided, else by the ratio."""
         return random.random() < self._ratio if parent is None else parent.sampled  # noqa: S311 - a share, not a secret
 
-    def begin(self, *, name: str, request_id: str, parent: Parent | None) -> tuple[Request, OpenSpan | None]:
+    def begin(self, *, name: str, request_id: str, parent: Parent | None, local: bool = False) -> tuple[Request, OpenSpan | None]:
         """The context of a new request, and its span where spans are made."""
         sampled = self.sampled(parent)
         trace_id = parent.trace_id if parent else new_trace_id()
         if self.spans is None:
             return Request(request_id=request_id, trace_id=trace_id, span_id=new_span_id(), sampled=sampled), None
-        span = self.spans.server(name=name, parent=parent, ids=None if sampled else (trace_id, new_span_id()))
+        span = self.spans.server(name=name, parent=parent, ids=None if sampled else (trace_id, new_span_id()), local=local)
         trace_id, span_id, recorded = span.ids
         return Request(request_id=request_id, trace_id=trace_id, span_id=span_id, sampled=recorded), span
 

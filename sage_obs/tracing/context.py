@@ -100,12 +100,12 @@ class Waiting:
 
 
 class Request:
-    """The request being served. `error_type` is what `record_error` said of it.
+    """The request being served. `error_type` is what `record_error` said of it, `steps` how many models and tools it has called.
 
     Tasks that outlive it, and connections that carry another one after it, still see it once it is `finished`.
     """
 
-    __slots__ = ("error_type", "finished", "request_id", "sampled", "span_id", "trace_id", "waiting")
+    __slots__ = ("error_type", "finished", "request_id", "sampled", "span_id", "steps", "trace_id", "waiting")
 
     def __init__(
         self, *, request_id: str, trace_id: str, span_id: str, sampled: bool, clock: Callable[[], float] = time.perf_counter
@@ -116,6 +116,7 @@ class Request:
         self.sampled = sampled
         self.error_type: ErrorType | None = None
         self.finished = False
+        self.steps = 0
         self.waiting = Waiting(clock)
 
 

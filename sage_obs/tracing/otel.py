@@ -114,19 +114,24 @@ class OtelSpans:
     def __init__(self, provider: trace.TracerProvider) -> None:
         self._tracer = provider.get_tracer("sage_obs")
 
-    def server(self, *, name: str, parent: Parent | None, ids: tuple[str, str] | None) -> OtelSpan:
-        """A server span for a request; given `ids`, one that carries context and records nothing."""
+    def server(self, *, name: str, parent: Parent | None, ids: tuple[str, str] | None, local: bool = False) -> OtelSpan:
+        """A span for a request, a server's unless it is `local`; given `ids`, one that carries context and records nothing."""
         if ids is not None:
             return OtelSpan(NonRecordingSpan(_context(*ids, sampled=False, remote=False)), attach=True)
         around = otel_context.set_value(_DECIDED, True, Context())
         if parent is not None:
             remote = NonRecordingSpan(_context(parent.trace_id, parent.span_id, sampled=True, remote=True))
             around = trace.set_span_in_context(remote, around)
-        return OtelSpan(self._tracer.start_span(name, context=around, kind=SpanKind.SERVER), attach=True)
+        kind = SpanKind.INTERNAL if local else SpanKind.SERVER
+        return OtelSpan(self._tracer.start_span(name, context=around, kind=kind), attach=True)
 
     def client(self, *, name: str, attributes: Attributes) -> OtelSpan:
         """A client span under the current one. It is not made current: its user may be a generator."""
         return OtelSpan(self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=dict(attributes)), attach=False)
+
+    def internal(self, *, name: str, attributes: Attributes, attach: bool) -> OtelSpan:
+        """An internal span under the current one; attached, it is the current one until it is left."""
+        return OtelSpan(self._tracer.start_span(name, kind=SpanKind.INTERNAL, attributes=dict(attributes)), attach=attach)
 
     def current(self) -> tuple[str, str, bool] | None:
         """The ids of the span that is current here."""
