@@ -125,7 +125,7 @@ class Layer:
             self._refreshed = (self._refresh_health,) if healthy else ()
             yield MetricsComponent(self._store, refresh=self._refresh)
         if on("runtime", wanted=counted):
-            runtime = RuntimeComponent(self._store, board())
+            runtime = RuntimeComponent(self._store)
             self._refreshed = (*self._refreshed, runtime.refresh)
             yield runtime
         if on("ops", wanted=counted or healthy):

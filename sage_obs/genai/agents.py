@@ -14,6 +14,7 @@ from sage_obs.genai.requests import Invocation, recorder
 from sage_obs.genai.spans import open_internal
 from sage_obs.genai.steps import in_steps
 from sage_obs.genai.taxonomy import classify, outcome_of, outcome_of_raised
+from sage_obs.loops import seen_here
 from sage_obs.metrics.active import internal_error
 from sage_obs.tracing.active import OpenSpan
 from sage_obs.tracing.context import under_way
@@ -52,6 +53,7 @@ def _synchronous(name: str, function: Callable[P, R]) -> Callable[P, R]:
 def _asynchronous(name: str, function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     async def called(*args: P.args, **kwargs: P.kwargs) -> Any:
+        seen_here()
         with _request(name):
             return await cast("Awaitable[Any]", function(*args, **kwargs))
 

@@ -10,6 +10,7 @@ from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sage_obs import loops
 from sage_obs.conventions import OVERALL, Probe
 from sage_obs.errors import ConfigError
 from sage_obs.health.checks import Check, CheckFunction, Result, Status
@@ -43,7 +44,6 @@ class Board:
         self._draining = False
         self.served = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._follower: Callable[[asyncio.AbstractEventLoop], None] | None = None
 
     def register(self, name: str, function: CheckFunction, *, critical: bool, timeout: float) -> None:
         """Add a check, or replace the one of that name. Raises ConfigError for the name of the probe's own answer."""
@@ -76,16 +76,9 @@ class Board:
         """The application serves, on this event loop: startup is complete, and its asynchronous checks run there."""
         if loop is not self._loop:
             self._loop = loop
-            if self._follower is not None:
-                self._follower(loop)
+            loops.seen(loop)
         if self._started_at is None:
             self.started()
-
-    def follow(self, follower: Callable[[asyncio.AbstractEventLoop], None] | None) -> None:
-        """Tell this one of every loop that is seen, the one seen last included; None tells nobody. A loop may be told of again."""
-        self._follower = follower
-        if follower is not None and self._loop is not None:
-            follower(self._loop)
 
     def liveness(self) -> Answer:
         """The process answers; that is all."""

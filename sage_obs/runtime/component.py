@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from contextlib import suppress
 
+from sage_obs import loops
 from sage_obs.component import Unbuffered
 from sage_obs.conventions import EVENT_LOOP_LAG, GC_PAUSE, MEMORY_LIMIT, RUNTIME_TASKS, RUNTIME_THREADS
-from sage_obs.health.board import Board
 from sage_obs.metrics.store import Store
 from sage_obs.runtime.heartbeats import Heartbeats
 from sage_obs.runtime.memory import memory_limit
@@ -18,22 +16,20 @@ _GENERATIONS = ("0", "1", "2")
 
 
 class RuntimeComponent(Unbuffered):
-    """Watches the event loops the board sees and the collector; what has no event of its own is read by each scrape."""
+    """Watches the event loops that work is seen on, and the collector; what has no event of its own is read by each scrape."""
 
     name = "runtime"
 
-    def __init__(self, store: Store, board: Board) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._board = board
         self._heartbeats = Heartbeats(store.histogram(EVENT_LOOP_LAG))
         self._pauses = Pauses([store.histogram(GC_PAUSE, generation) for generation in _GENERATIONS])
 
     def start(self) -> str:
         """Watch from now on, the loop that runs here and the one that was seen before included."""
         self._pauses.start()
-        self._board.follow(self._heartbeats.watch)
-        with suppress(RuntimeError):  # no loop runs here
-            self._heartbeats.watch(asyncio.get_running_loop())
+        loops.follow(self._heartbeats.watch)
+        loops.seen_here()
         return "event loops, threads, collector and memory"
 
     def refresh(self) -> None:
@@ -50,6 +46,6 @@ class RuntimeComponent(Unbuffered):
     def stop(self, timeout: float) -> None:
         """Watch no more."""
         del timeout
-        self._board.follow(None)
+        loops.follow(None)
         self._heartbeats.stop()
         self._pauses.stop()

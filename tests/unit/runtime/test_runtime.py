@@ -14,8 +14,8 @@ import pytest
 import uvloop
 
 import sage_obs
+from sage_obs import loops
 from sage_obs.conventions import EVENT_LOOP_LAG, GC_PAUSE, MEMORY_LIMIT, RUNTIME_TASKS, RUNTIME_THREADS
-from sage_obs.health.board import board
 from sage_obs.metrics.cells import HistogramCell
 from sage_obs.runtime import component
 from sage_obs.runtime.heartbeats import Heartbeats
@@ -151,7 +151,50 @@ def test_the_layer_watches_the_loops_that_serve(instrument: Start) -> None:
     assert value(RUNTIME_TASKS) == 0
     sage_obs.uninstrument()
     assert call(app, "GET", "/").status == 200
-    assert board()._follower is None
+    assert loops._seen.follower is None
+
+
+def test_the_loop_of_an_agent_that_no_request_calls_is_watched(instrument: Start) -> None:
+    """An asynchronous agent's is, and so is one that was seen before the layer began, or that runs where it begins."""
+
+    async def beats() -> None:
+        before, deadline = value(EVENT_LOOP_LAG, suffix="_count"), time.monotonic() + 20
+        while value(EVENT_LOOP_LAG, suffix="_count") == before:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+
+    async def before() -> None:
+        await sage_obs.agent("early")(asyncio.sleep)(0)
+        await asyncio.to_thread(instrument)
+        await beats()
+
+    async def after() -> None:
+        await sage_obs.agent("late")(asyncio.sleep)(0)
+        await beats()
+
+    async def here() -> None:
+        instrument("here")
+        await beats()
+
+    for main in (before, after, here):
+        asyncio.run(main())
+
+
+def test_an_agent_runs_where_no_loop_does() -> None:
+    """A coroutine that another library drives, and a loop without weak references, are no reason to fail."""
+
+    @sage_obs.agent("driven")
+    async def driven() -> str:
+        return "done"
+
+    with pytest.raises(StopIteration) as end:
+        driven().send(None)
+    assert end.value.value == "done"
+    loops.seen(object.__new__(_Slotted))  # type: ignore[arg-type]
+
+
+class _Slotted:
+    __slots__ = ()
 
 
 def test_collections_are_timed_by_generation(instrument: Start) -> None:
