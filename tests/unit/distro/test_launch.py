@@ -8,7 +8,7 @@ import pytest
 
 from sage_obs.distro.autostart import disabled
 from sage_obs.distro.launch import AUTOLOAD, launch, python_path
-from sage_obs.errors import ConfigError, ExitCode, SageObsError
+from sage_obs.errors import ConfigError, SageObsError, ShellCode
 
 
 def _script(folder: Path, name: str, text: str, *, mode: int = 0o755) -> str:
@@ -47,17 +47,17 @@ def test_what_starts_other_programs_is_let_through() -> None:
 @pytest.mark.parametrize(
     ("command", "code", "said"),
     [
-        (["no-such-program"], ExitCode.NOT_FOUND, "no-such-program"),
-        (["./no/such/program"], ExitCode.NOT_FOUND, "./no/such/program"),
-        (["native"], ExitCode.CANNOT_RUN, "no Python program"),
-        (["app.py"], ExitCode.CANNOT_RUN, "python app.py"),
-        ([sys.executable, "-I", "app.py"], ExitCode.CANNOT_RUN, "-I"),
-        ([sys.executable, "-bES", "app.py"], ExitCode.CANNOT_RUN, "-E"),
+        (["no-such-program"], ShellCode.NOT_FOUND, "no-such-program"),
+        (["./no/such/program"], ShellCode.NOT_FOUND, "./no/such/program"),
+        (["native"], ShellCode.CANNOT_RUN, "no Python program"),
+        (["app.py"], ShellCode.CANNOT_RUN, "python app.py"),
+        ([sys.executable, "-I", "app.py"], ShellCode.CANNOT_RUN, "-I"),
+        ([sys.executable, "-bES", "app.py"], ShellCode.CANNOT_RUN, "-E"),
     ],
     ids=["missing", "missing file", "native", "not executable", "isolated", "deaf"],
 )
 def test_what_cannot_be_run_is_told_with_a_shells_exit_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], code: ExitCode, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], code: ShellCode, said: str
 ) -> None:
     """127 for what is not there, 126 for what is and cannot be instrumented, and what to do about it."""
     monkeypatch.chdir(tmp_path)
