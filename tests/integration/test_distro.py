@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.distributions import distribution
-from tests.support.otlp import attributes, receiver
+from tests.support.otlp import attributes, dead_backend, receiver
 
 BIN = Path(sys.executable).parent
 OURS = {"OTEL_PYTHON_DISTRO": "sage_obs", "OTEL_PYTHON_CONFIGURATOR": "sage_obs"}
@@ -92,6 +93,35 @@ def test_the_command_starts_the_layer_whichever_distribution_wins(tmp_path: Path
     by_name = {span.name: span for span in traces.spans}
     assert by_name["inner"].parent_span_id == by_name["GET /hello"].span_id
     assert attributes(by_name["GET /hello"])["http.response.status_code"] == 200
+
+
+def test_both_doors_at_once_are_one(tmp_path: Path) -> None:
+    """`sage-obs run` with OpenTelemetry's command inside starts one layer, and each span arrives once."""
+    (tmp_path / "app.py").write_text(APP)
+    command = [str(BIN / "sage-obs"), "run", "--", "opentelemetry-instrument", "python", "app.py"]
+    with receiver() as traces:
+        environ = ENVIRON | OURS | {"OTEL_EXPORTER_OTLP_ENDPOINT": traces.url}
+        done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60, check=False)
+        assert json.loads(done.stdout)["counted"], done.stderr
+        assert sorted(span.name for span in traces.wait(2)) == ["GET /hello", "inner"]
+
+
+def test_a_program_of_its_own_mind_has_the_last_word(tmp_path: Path) -> None:
+    """A call of `instrument()` in the program starts the layer anew with what it says."""
+    own = 'import sage_obs\nsage_obs.instrument("own", metrics_port=0)\n'
+    with receiver() as traces:
+        said, _ = _run(tmp_path, source=own + APP, OTEL_EXPORTER_OTLP_ENDPOINT=traces.url, **OURS)
+        assert said["counted"]
+        assert len(traces.wait(2)) == 2
+
+
+def test_a_dead_backend_does_not_hold_the_process(tmp_path: Path) -> None:
+    """With our distribution the program ends in seconds beside a backend that takes and never answers."""
+    source = APP + "import time\nprint(time.time(), file=sys.stderr)\n"
+    with dead_backend("blackhole") as url:
+        _, log = _run(tmp_path, source=source, OTEL_EXPORTER_OTLP_ENDPOINT=url, **OURS)
+        ended = time.time()
+    assert ended - float(log.splitlines()[-1]) < 5
 
 
 def test_without_an_endpoint_nothing_is_exported_and_nothing_fails(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -228,3 +229,16 @@ def test_an_unknown_program_is_a_shells_127(tmp_path: Path) -> None:
     done = _run(tmp_path, "no-such-program")
     assert done.returncode == 127
     assert done.stderr.startswith("Error: There is no program `no-such-program` on PATH.")
+
+
+def test_the_how_to_is_true(tmp_path: Path) -> None:
+    """Each of its lines runs a program that is measured, and the last one finds nothing wrong."""
+    (tmp_path / "app.py").write_text("from sage_obs.lifecycle import running\nassert running().status()['metrics'].on\n")
+    page = (Path(__file__).parents[2] / "docs/how-to/instrument-without-code.md").read_text()
+    lines = re.findall(r"^```sh\n(.*?)\n```", page, re.MULTILINE | re.DOTALL)
+    assert len(lines) == 3
+    for line in lines:
+        done = subprocess.run(["sh", "-c", line], cwd=tmp_path, env=ENVIRON, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+    assert done.stdout == "Nothing found.\n"
