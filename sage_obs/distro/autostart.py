@@ -6,13 +6,12 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sage_obs.distro.supervisors import supervises, works
-from sage_obs.errors import SageObsError
-from sage_obs.integrations import base
-from sage_obs.lifecycle import Handle, instrument, running
-from sage_obs.settings import Settings
+
+if TYPE_CHECKING:  # every Python comes here first, and not all of them go on
+    from sage_obs.lifecycle import Handle
 
 STARTED_BY: Final = "_SAGE_OBS_STARTED_BY"
 """The process that was instrumented from outside first, by its id: its children know by it that they are children."""
@@ -36,8 +35,6 @@ def start() -> Handle | None:
 
     It never takes the place of a layer that runs already, and the program may still call `instrument()` with settings of its own.
     """
-    if (handle := running()) is not None:
-        return handle
     if not works(sys.orig_argv):
         return None
     if supervises(sys.orig_argv, os.environ):
@@ -54,11 +51,14 @@ def _start_in_forked_children() -> None:
 
 
 def _start_in_child() -> None:
-    if running() is None:
-        _start()
+    _start()
 
 
 def _start() -> Handle:
+    from sage_obs.lifecycle import instrument, running
+
+    if (handle := running()) is not None:
+        return handle
     nested = _is_nested(os.environ)
     os.environ.setdefault(STARTED_BY, str(os.getpid()))
     off = disabled(os.environ)
@@ -78,6 +78,9 @@ def _log_output() -> str | None:
 
 def _port_is_free() -> bool:
     """Whether a child may have the port: where its parent serves there is nothing to say about it."""
+    from sage_obs.errors import SageObsError
+    from sage_obs.settings import Settings
+
     try:
         settings = Settings.load()
         with socket.create_server((settings.metrics_host, settings.metrics_port)):
@@ -88,5 +91,7 @@ def _port_is_free() -> bool:
 
 def disabled(environ: Mapping[str, str]) -> tuple[str, ...]:
     """Our integrations among those that OpenTelemetry's variable switches off; `*` is all of them."""
+    from sage_obs.integrations import base
+
     names = {name.strip() for name in environ.get(_DISABLED, "").split(",")}
     return tuple(name for name in base.NAMES if name in names or _WILDCARD in names)
