@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
+import sys
 
 from sage_obs.distro.autostart import start
+from sage_obs.distro.duplicates import ours
+from sage_obs.metrics.active import internal_error
 
 _log = logging.getLogger("sage_obs")
 
@@ -18,7 +22,22 @@ def pre_instrument() -> None:
 
 
 def post_instrument() -> None:
-    """Say what is on; the layer runs since `pre_instrument`, and a second call changes nothing."""
+    """Switch off the instrumentors that make our spans again, which another distribution than ours has let through."""
     handle = start()
-    if handle is not None:
-        _log.debug("instrumented by OpenTelemetry's command", extra={"status": {name: str(one) for name, one in handle.status().items()}})
+    if handle is None:
+        return
+    status = handle.status()
+    for entry in importlib.metadata.entry_points(group="opentelemetry_instrumentor"):
+        name = ours(entry.name)
+        if name is not None and name in status and status[name].on and entry.module in sys.modules:
+            _switch_off(entry, name)
+
+
+def _switch_off(entry: importlib.metadata.EntryPoint, name: str) -> None:
+    try:
+        instrumentor = entry.load()()
+        if instrumentor.is_instrumented_by_opentelemetry:
+            instrumentor.uninstrument()
+            _log.debug("instrumentor %s is switched off: the integration %s makes its spans", entry.name, name)
+    except Exception as exc:  # noqa: BLE001 - the instrumentor is anybody's; spans that come twice are better than none
+        internal_error("distro", exc)

@@ -83,8 +83,8 @@ def duplicates(world: World) -> Iterator[Finding]:
             brought = f" ({entry.dist.name})" if entry.dist is not None else ""
             yield Finding(
                 "duplicate",
-                f"The instrumentor {entry.name}{brought} makes the same spans as our integration {name}.",
-                f"Uninstall it, or set OTEL_PYTHON_DISTRO={_NAME}, which leaves it out, or pass disable=['{name}'] to instrument().",
+                f"The instrumentor {entry.name}{brought} makes the same spans as our integration {name} in a program that calls it.",
+                f"Uninstall it, or leave out the call, or pass disable=['{name}'] to instrument().",
             )
     for package in _COUNTERS:
         if _is_installed(package):

@@ -174,8 +174,14 @@ marks = sys.modules.setdefault("marks", types.ModuleType("marks"))
 marks.SEEN = getattr(marks, "SEEN", [])
 
 class _Instrumentor:
+    is_instrumented_by_opentelemetry = False
+
     def instrument(self, **kwargs):
+        type(self).is_instrumented_by_opentelemetry = True
         marks.SEEN.append(type(self).__name__)
+
+    def uninstrument(self):
+        marks.SEEN.append(f"no {type(self).__name__}")
 
 class Fine(_Instrumentor):
     pass
@@ -197,6 +203,15 @@ def test_one_instrumentors_failure_is_its_own(tmp_path: Path) -> None:
     assert said["counted"]
     assert said["marks"] == ["Fine"]
     assert "instrumentor a_broken failed: ValueError" in log
+
+
+def test_with_the_stock_distribution_our_spans_are_not_made_again(tmp_path: Path) -> None:
+    """An instrumentor that it has let through is switched off after all have had their turn; the others stay."""
+    lines = "fine = made_up:Fine\nstarlette = made_up:Starlette"
+    distribution(tmp_path, "made-up", {"opentelemetry_instrumentor": lines}, source=INSTRUMENTORS)
+    said, _ = _run(tmp_path, PYTHONPATH=str(tmp_path), OTEL_TRACES_EXPORTER="none", **STOCK, **ONLY_SPANS)
+    assert said["counted"]
+    assert sorted(said["marks"]) == ["Fine", "Starlette", "no Starlette"]
 
 
 def test_initialising_twice_changes_nothing(tmp_path: Path) -> None:
