@@ -39,6 +39,12 @@ Libraries = Literal["auto"] | Sequence[str]
 PARTS: Final = ("logs", "traces", "health", "metrics", "runtime", "ops")
 """What can be switched off by name, besides the integrations."""
 
+NEEDS: Final = {
+    **dict.fromkeys(("uvicorn", "gunicorn", "granian", "loguru", "structlog"), "logs"),
+    **dict.fromkeys(("httpx", "aiohttp-client", "requests", "httpx2"), "traces"),
+}
+"""What an integration is for, where that is one part only: other people's lines become ours, a client carries the trace on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -144,11 +150,10 @@ class Layer:
         return False
 
     def _libraries(self) -> Iterable[Component]:
-        """Integrations; uvicorn's only gives its loggers to ours, and httpx's only carries the trace on."""
-        needs = {"uvicorn": "logs", "httpx": "traces"}
+        """Integrations, but for those that would have nothing to do."""
         asked = self.plan.libraries != "auto"
         for name in self.plan.libraries if asked else base.NAMES:
-            need = needs.get(name)
+            need = NEEDS.get(name)
             if need is not None and not self._is_on(need):
                 self._set(name, Status(on=False, why=f"{need} are off"))
             elif self._on(name, wanted=True):

@@ -14,8 +14,10 @@ from typing import Any, Final
 
 from sage_obs.errors import ConfigError, SageObsError
 from sage_obs.health.board import board
-from sage_obs.integrations.asgi import RequestMiddleware, unmatched
+from sage_obs.integrations.asgi import RequestMiddleware
 from sage_obs.integrations.exchange import Operation
+from sage_obs.integrations.interface import Interface, found_by_itself, interface_of
+from sage_obs.integrations.routes import noted
 from sage_obs.layer import Layer, Libraries, Plan, Status
 from sage_obs.settings import Settings
 
@@ -130,8 +132,9 @@ def instrument(  # noqa: PLR0913 - the one line a user writes; each setting of t
 
     An argument left at None comes from the environment, the file or the default, in that order (see `sage_obs.settings.OPTIONS`;
     times are seconds, `sampling_rate` is a ratio from 0 to 1). `libraries` names the integrations to install, "auto" those the
-    application imports; `disable` names components and integrations to leave out. `app` is a Starlette application; others are wrapped
-    by `instrument_app`. Called again with equal settings nothing happens, with others the layer starts anew.
+    application imports; `disable` names components and integrations to leave out. `app` is an application of a framework that has an
+    integration; others are wrapped by `instrument_app`. Called again with equal settings nothing happens, with others the layer starts
+    anew.
 
     Nothing is raised unless `strict`: then whatever cannot be had is a SageObsError and nothing stays on.
     """
@@ -164,11 +167,11 @@ def _path(given: str | PathLike[str] | None) -> Path | None:
 
 
 def _cover(app: Any, *, strict: bool) -> None:
-    """Applications with Starlette's routes are found by themselves; any other has to be wrapped by its owner."""
+    """Applications of frameworks that have an integration are found by themselves; any other has to be wrapped by its owner."""
     if app is None:
         return
     board().expect_app()
-    if not hasattr(app, "routes"):
+    if not found_by_itself(app):
         message = f"A {type(app).__name__} cannot be measured where it stands: wrap it with `app = sage_obs.instrument_app(app)`."
         if strict:
             raise SageObsError(message)
@@ -202,15 +205,23 @@ def flush(timeout: float = 2.0) -> bool:
     return layer is None or layer.flush(timeout)
 
 
-def instrument_app(app: Any, *, operation: Operation | None = None, protocol: str = "http") -> Callable[..., Any]:
-    """An ASGI application around `app` whose requests are measured while the layer is on, whichever of the two comes first.
+def instrument_app(
+    app: Any, *, operation: Operation | None = None, protocol: str = "http", interface: Interface | None = None
+) -> Callable[..., Any]:
+    """An ASGI or WSGI application around `app` whose requests are measured while the layer is on, whichever of the two comes first.
 
-    `operation` takes the scope, after the application has served it, and returns the request's operation, one of a few; by default it
-    is the template of the route that matched where the application has Starlette's routes, else `unmatched`. `protocol` is a label.
+    `operation` takes the scope or environ, after the application has served it, and returns the request's operation, one of a few; by
+    default it is the template of the route that matched where the framework is one the integrations know, else `unmatched`. `protocol`
+    is a label. `interface` says which of the two `app` is; by default it is WSGI if it is no coroutine function and can be called with
+    two arguments (environ and start_response) but not with three (scope, receive and send), else ASGI.
     """
     board().expect_app()
+    if (interface or interface_of(app)) == "wsgi":
+        from sage_obs.integrations.wsgi import WsgiMiddleware
+
+        return WsgiMiddleware(app, protocol=protocol) if operation is None else WsgiMiddleware(app, operation=operation, protocol=protocol)
     if operation is None:
-        operation = _operation_of(app) if hasattr(app, "routes") else unmatched
+        operation = _operation_of(app) if hasattr(app, "routes") else noted
     return RequestMiddleware(app, operation=operation, protocol=protocol)
 
 

@@ -43,6 +43,7 @@ class Board:
         self._app_expected = False
         self._draining = False
         self.served = False
+        self.serving = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def register(self, name: str, function: CheckFunction, *, critical: bool, timeout: float) -> None:
@@ -73,10 +74,13 @@ class Board:
         self._draining = True
 
     def seen(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The application serves, on this event loop: startup is complete, and its asynchronous checks run there."""
-        if loop is not self._loop:
-            self._loop = loop
-            loops.seen(loop)
+        """The application serves, on this event loop: startup is complete, and its asynchronous checks run there.
+
+        Until that loop is found to have stopped, `serving` spares the requests after it the question.
+        """
+        self._loop = loop
+        self.serving = True
+        loops.seen(loop)
         if self._started_at is None:
             self.started()
 
@@ -94,6 +98,8 @@ class Board:
 
     def start_checks(self) -> list[Future[Result]]:
         """Begin a run of every check."""
+        if self._loop is not None and not self._loop.is_running():
+            self._loop, self.serving = None, False
         return [check.start(self._loop) for check in self._checks.values()]
 
     def patience(self) -> float:

@@ -39,6 +39,17 @@ _MODULES: Final = {
     "starlette": "sage_obs.integrations.starlette",
     "uvicorn": "sage_obs.integrations.uvicorn",
     "httpx": "sage_obs.integrations.httpx",
+    "fastapi": "sage_obs.integrations.fastapi",
+    "flask": "sage_obs.integrations.flask",
+    "django": "sage_obs.integrations.django",
+    "aiohttp": "sage_obs.integrations.aiohttp",
+    "aiohttp-client": "sage_obs.integrations.aiohttp_client",
+    "requests": "sage_obs.integrations.requests",
+    "httpx2": "sage_obs.integrations.httpx2",
+    "loguru": "sage_obs.integrations.loguru",
+    "structlog": "sage_obs.integrations.structlog",
+    "gunicorn": "sage_obs.integrations.gunicorn",
+    "granian": "sage_obs.integrations.granian",
 }
 
 NAMES: Final = tuple(_MODULES)

@@ -32,10 +32,12 @@ class LibraryComponent(Unbuffered):
             raise NotFoundError("not installed")
         version = check(integration)
         self._integration = integration
-        if self._asked or integration.module in sys.modules:
+        modules: tuple[str, ...] = getattr(integration, "modules", (integration.module,))
+        if self._asked or not sys.modules.keys().isdisjoint(modules):
             integration.install()
             return f"{version}, installed"
-        self._hook.when_imported(integration.module, integration.install)
+        for module in modules:
+            self._hook.when_imported(module, integration.install)
         return f"{version}, once it is imported"
 
     def stop(self, timeout: float) -> None:

@@ -1,34 +1,29 @@
-"""httpx: calls made with it carry the trace on. It adds one header and nothing else."""
+"""httpx, and httpx2, which has the same clients: calls made with them carry the trace on. It adds one header and nothing else."""
 
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from sage_obs.integrations.outgoing import inject
 from sage_obs.integrations.patch import Patch
-from sage_obs.metrics.active import internal_error
-from sage_obs.tracing.active import tracing
-
-_HEADER: Final = "traceparent"
 
 
 class HttpxIntegration:
     """Adds `traceparent` to the requests of both clients, unless the application has."""
 
-    name = "httpx"
-    module = "httpx"
-    versions = ("0.24", "1")
-
-    def __init__(self) -> None:
+    def __init__(self, name: str, versions: tuple[str, str]) -> None:
+        self.name = self.module = name
+        self.versions = versions
         self._patches: tuple[Patch, ...] = ()
 
     def install(self) -> None:
         """Patch both clients."""
-        import httpx
-
+        library = importlib.import_module(self.module)
         if not self._patches:
-            self._patches = (Patch(httpx.Client, "send", _sync), Patch(httpx.AsyncClient, "send", _async))
+            self._patches = (Patch(library.Client, "send", self._sync), Patch(library.AsyncClient, "send", self._async))
             for patch in self._patches:
                 patch.install()
 
@@ -38,31 +33,25 @@ class HttpxIntegration:
             patch.uninstall()
         self._patches = ()
 
+    def _sync(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        name = self.name
 
-def _sync(original: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(original)
-    def send(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        _inject(request)
-        return original(self, request, *args, **kwargs)
+        @functools.wraps(original)
+        def send(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+            inject(name, request.headers)
+            return original(self, request, *args, **kwargs)
 
-    return send
+        return send
 
+    def _async(self, original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        name = self.name
 
-def _async(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    @functools.wraps(original)
-    async def send(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        _inject(request)
-        return await original(self, request, *args, **kwargs)
+        @functools.wraps(original)
+        async def send(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+            inject(name, request.headers)
+            return await original(self, request, *args, **kwargs)
 
-    return send
-
-
-def _inject(request: Any) -> None:
-    try:
-        if (header := tracing().outgoing()) and _HEADER not in request.headers:
-            request.headers[_HEADER] = header
-    except Exception as exc:  # noqa: BLE001 - the telemetry must not break the call
-        internal_error("httpx", exc)
+        return send
 
 
-INTEGRATION: Final = HttpxIntegration()
+INTEGRATION: Final = HttpxIntegration("httpx", ("0.24", "1"))

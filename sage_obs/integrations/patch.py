@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 _MISSING = object()
 
 
 class Patch:
-    """One attribute of one class. A missing attribute is skipped: the library has changed, the application goes on."""
+    """One attribute of one class or module. A missing attribute is skipped: the library has changed, the application goes on."""
 
-    def __init__(self, owner: type, attribute: str, wrap: Callable[[Any], Any]) -> None:
+    def __init__(self, owner: type | ModuleType, attribute: str, wrap: Callable[[Any], Any]) -> None:
         self._owner = owner
         self._attribute = attribute
         self._wrap = wrap

@@ -24,14 +24,15 @@ def numbers(version: str) -> tuple[int, ...]:
 
 def check(integration: Integration) -> str:
     """The installed version of the integration's library. Raises UnusableLibraryError where it is missing or not known."""
+    library = getattr(integration, "distribution", integration.name)
     try:
-        version = importlib.metadata.version(integration.name)
+        version = importlib.metadata.version(library)
     except importlib.metadata.PackageNotFoundError:
-        raise UnusableLibraryError(f"{integration.name} is not installed.", hint=f"Install it: pip install {integration.name}") from None
+        raise UnusableLibraryError(f"{library} is not installed.", hint=f"Install it: pip install {library}") from None
     first, beyond = integration.versions
     if not numbers(first) <= numbers(version) < numbers(beyond):
         raise UnusableLibraryError(
-            f"{integration.name} {version} is not a version this integration knows ({first} up to, not including, {beyond}).",
+            f"{library} {version} is not a version this integration knows ({first} up to, not including, {beyond}).",
             hint=f"Install one, or pass disable=['{integration.name}'].",
         )
     return version

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from typing import IO
 
+from sage_obs import access, records
 from sage_obs.conventions import LOGS_DROPPED
+from sage_obs.logs.access import AccessLog
 from sage_obs.logs.lines import Identity, Lines
 from sage_obs.logs.root import LineHandler, RootLogger
 from sage_obs.logs.writer import Writer, open_sink
@@ -36,8 +38,12 @@ class LogsComponent:
         identity = Identity(settings.agent_id, settings.service_name, settings.version)
         self._writer = Writer(sink, on_drop=self._dropped.add)
         lines = Lines(identity, text=settings.log_format == "text")
-        self._root = RootLogger(LineHandler(lines, self._writer), level=settings.log_level)
+        handler = LineHandler(lines, self._writer)
+        self._root = RootLogger(handler, level=settings.log_level)
         self._root.install()
+        records.use(handler)
+        if settings.log_format == "json":
+            access.use(AccessLog(identity, self._writer, handler))
         return f"{settings.log_level} and above as {settings.log_format} on {settings.log_output}"
 
     def flush(self, timeout: float) -> bool:
@@ -50,7 +56,9 @@ class LogsComponent:
 
     def stop(self, timeout: float) -> None:
         """Give the root logger back and write what is queued within `timeout` seconds."""
+        access.use()
         if self._root is not None:
+            records.use(None)
             self._root.uninstall()
         if self._writer is not None:
             self._writer.close(timeout)

@@ -9,12 +9,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import granian.log
 import httpx
+import httpx2
+import loguru._handler
+import loguru._logger
 import pytest
+import requests
+from aiohttp.client_reqrep import ClientRequest
+from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_response import StreamResponse
+from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.base import BaseHandler
+from django.core.handlers.wsgi import WSGIHandler
+from fastapi import FastAPI
+from flask import Flask
+from gunicorn.glogging import Logger
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Host, Mount, Route
+from structlog._base import BoundLoggerBase
 from uvicorn.config import LOGGING_CONFIG, Config
 
 import sage_obs
@@ -29,13 +44,17 @@ from tests.support.metrics import children, value
 
 Start = Callable[..., sage_obs.Handle]
 LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
+OTHER_LOGGERS = ("gunicorn.error", "gunicorn.access", "_granian", "granian.access", "aiohttp.access")
 
 
 def _snapshot() -> dict[str, object]:
     """Everything the integrations may touch: the attributes of the patched classes and the state of the loggers."""
-    classes = (Starlette, Config, httpx.Client, httpx.AsyncClient)
-    attributes = {f"{kind.__name__}.{name}": member for kind in classes for name, member in vars(kind).items()}
-    loggers = {name: (tuple(logging.getLogger(name).handlers), logging.getLogger(name).propagate) for name in LOGGERS}
+    web = (Starlette, Config, FastAPI, Flask, ASGIHandler, BaseHandler, WSGIHandler, RequestHandler, StreamResponse)
+    clients = (httpx.Client, httpx.AsyncClient, httpx2.Client, httpx2.AsyncClient, requests.Session, *ClientRequest.__mro__)
+    logs = (loguru._handler.Handler, loguru._logger.Logger, BoundLoggerBase, Logger, granian.log)
+    classes = (*web, *clients, *logs)
+    attributes = {f"{kind!r}.{name}": member for kind in classes for name, member in vars(kind).items()}
+    loggers = {name: (tuple(logging.getLogger(name).handlers), logging.getLogger(name).propagate) for name in (*LOGGERS, *OTHER_LOGGERS)}
     return {**attributes, **loggers, "meta_path": tuple(sys.meta_path)}
 
 

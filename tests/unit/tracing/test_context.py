@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import string
 from collections.abc import AsyncGenerator
 
@@ -17,9 +18,7 @@ from sage_obs.tracing.context import (
     Request,
     Waiting,
     format_traceparent,
-    new_request_id,
-    new_span_id,
-    new_trace_id,
+    new_ids,
     parse_traceparent,
     request_var,
     sane_request_id,
@@ -63,10 +62,19 @@ def test_traceparent_follows_the_specification(header: str, valid: bool) -> None
 
 def test_ids_have_the_right_shape() -> None:
     """Trace ids have 32 lower-case hex digits, span ids 16, and request ids are fit for a header."""
-    assert len(new_trace_id()) == 32
-    assert len(new_span_id()) == 16
-    assert set(new_trace_id() + new_span_id()) <= set(string.hexdigits.lower())
-    assert sane_request_id(new_request_id())
+    trace_id, span_id, request_id = new_ids()
+    assert len(trace_id) == 32
+    assert len(span_id) == 16
+    assert set(trace_id + span_id) <= set(string.hexdigits.lower())
+    assert sane_request_id(request_id) == request_id
+
+
+def test_ids_are_never_all_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W3C Trace Context calls an id of zeros invalid, so not even chance makes one."""
+    monkeypatch.setattr(random, "getrandbits", lambda _bits: 0)
+    trace_id, span_id, _ = new_ids()
+    assert int(trace_id, 16)
+    assert int(span_id, 16)
 
 
 @pytest.mark.parametrize("bad", ["", "x" * 129, "a b", "a\nb", "ä", 'a"b', "<script>"])

@@ -1,0 +1,72 @@
+"""Where log libraries with loggers of their own leave their records: the handler that makes lines of them.
+
+They do not go through the standard library's loggers, as applications also send those the other way, into their library.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The line of code a record comes from."""
+
+    path: str = ""
+    line: int = 0
+    function: str = ""
+
+
+class _Active:
+    __slots__ = ("handler",)
+
+    def __init__(self) -> None:
+        self.handler: logging.Handler | None = None
+
+
+_active: Final = _Active()
+_NOWHERE: Final = Source()
+_NONE: Final = (None, None, None)
+
+
+def use(handler: logging.Handler | None) -> None:
+    """Hand records to this from now on; None while there are no logs of ours."""
+    _active.handler = handler
+
+
+def handler() -> logging.Handler | None:
+    """What makes lines of records now."""
+    return _active.handler
+
+
+def make(
+    message: str,
+    *,
+    logger: str,
+    level: int,
+    extras: Mapping[str, object],
+    exc_info: ExcInfo | None = None,
+    level_name: str = "",
+    source: Source = _NOWHERE,
+) -> logging.LogRecord:
+    """A record with these extras. One that has the name of an attribute of every record is kept as `extra.NAME`."""
+    record = logging.LogRecord(logger, level, source.path, source.line, message, None, exc_info, source.function)
+    record.levelname = level_name or record.levelname
+    own = record.__dict__
+    own.update({f"extra.{key}" if key in own or key == "message" else str(key): value for key, value in extras.items()})
+    return record
+
+
+def exc_info_of(value: object) -> ExcInfo | None:
+    """What `exc_info` means: an exception, a triple, or anything true for the exception that is being handled."""
+    if isinstance(value, BaseException):
+        return type(value), value, value.__traceback__
+    kind, error, trace = value if isinstance(value, tuple) else sys.exc_info() if value else _NONE
+    return None if kind is None or error is None else (kind, error, trace)
