@@ -13,7 +13,7 @@ from sage_obs.genai.nesting import Counting
 from sage_obs.genai.prices import price_of
 from sage_obs.genai.taxonomy import classify, outcome_of
 from sage_obs.genai.usage import NOTHING, Usage
-from sage_obs.genai.waits import tool
+from sage_obs.genai.waits import Wait, count_step
 from sage_obs.metrics.active import internal_error, store
 from sage_obs.metrics.budget import label_text
 from sage_obs.tracing.active import Attributes, OpenSpan, tracing
@@ -51,7 +51,7 @@ class LlmCall:
         self._usage = NOTHING
         self._answer: dict[str, str | tuple[str, ...]] = {}
         self._error: ErrorType | None = None
-        self._wait = tool(self._model)
+        self._wait = Wait()
         self._span: OpenSpan | None = None
         self._counting = Counting()
 
@@ -115,6 +115,7 @@ class LlmCall:
 
     def begin(self) -> None:
         """The call goes out: from here on the request around it waits."""
+        count_step()
         self._wait.__enter__()
         self._began = self._clock()
         try:

@@ -73,9 +73,16 @@ class Invocation:
             self._span.enter()
 
     def finish(
-        self, *, operation: str, protocol: str, outcome: Outcome, error_type: ErrorType | None, attributes: Attributes = NOTHING
+        self,
+        *,
+        operation: str,
+        protocol: str,
+        outcome: Outcome,
+        error_type: ErrorType | None,
+        attributes: Attributes = NOTHING,
+        span_name: str = "",
     ) -> None:
-        """Count the request, once. `attributes` go on its span."""
+        """Count the request, once. `attributes` go on its span, which is named after the operation unless it has a name of its own."""
         request = self.request
         if request.finished:
             return
@@ -85,7 +92,7 @@ class Invocation:
         if self._span is not None and self._span.recorded:
             failed = outcome is Outcome.SERVER_ERROR and error_type is not None
             kept = {key: redact_text(value) if isinstance(value, str) else value for key, value in {**attributes, **_identity()}.items()}
-            self._span.end(name=operation, attributes=kept, error_type=str(error_type) if failed else "")
+            self._span.end(name=span_name or operation, attributes=kept, error_type=str(error_type) if failed else "")
 
 
 def _identity() -> Attributes:
@@ -102,9 +109,9 @@ class Recorder:
         self._objective = objective
         self.clock = clock
 
-    def begin(self, *, name: str, request_id: str = "", parent: Parent | None = None) -> Invocation:
-        """A request begins here; what is called from here on belongs to it, until `leave`."""
-        request, span = tracing().begin(name=name, request_id=request_id, parent=parent)
+    def begin(self, *, name: str, request_id: str = "", parent: Parent | None = None, local: bool = False) -> Invocation:
+        """A request begins here; what is called from here on belongs to it, until `leave`. A `local` one comes from this process."""
+        request, span = tracing().begin(name=name, request_id=request_id, parent=parent, local=local)
         invocation = Invocation(self, request, span)
         self._metrics.in_flight.add()
         return invocation
@@ -124,6 +131,8 @@ class Recorder:
         cells.overhead.observe(overhead)
         if invocation.first_byte is not None:
             metrics.first_byte(operation).observe(invocation.first_byte)
+        if request.steps:
+            metrics.steps.observe(request.steps)
         metrics.experience[experience(outcome, overhead, objective=self._objective)].add()
         if error_type is not None:
             metrics.errors[error_type].add()

@@ -44,14 +44,17 @@ class OpenSpan(Protocol):
 class SpanSource(Protocol):
     """Something that makes spans."""
 
-    def server(self, *, name: str, parent: Parent | None) -> OpenSpan:
-        """A span for a request, which is the current one from here on."""
+    def server(self, *, name: str, parent: Parent | None, local: bool = False) -> OpenSpan:
+        """A span for a request, a server's unless it is `local`, which is the current one from here on."""
 
     def unrecorded(self, trace_id: str, span_id: str) -> OpenSpan:
         """One that carries the context of a request, here and to what it calls, and records nothing."""
 
     def client(self, *, name: str, attributes: Attributes) -> OpenSpan:
         """A client span under the current one."""
+
+    def internal(self, *, name: str, attributes: Attributes, attach: bool) -> OpenSpan:
+        """An internal span under the current one; attached, it is the current one until it is left."""
 
     def current(self) -> tuple[str, str, bool] | None:
         """The ids of the span that is current here, None where there is none."""
@@ -71,14 +74,14 @@ class Tracing:
         """Whether to record: as the caller decided, else by the ratio."""
         return random.random() < self._ratio if parent is None else parent.sampled  # noqa: S311 - a share, not a secret
 
-    def begin(self, *, name: str, request_id: str, parent: Parent | None) -> tuple[Request, OpenSpan | None]:
+    def begin(self, *, name: str, request_id: str, parent: Parent | None, local: bool = False) -> tuple[Request, OpenSpan | None]:
         """The context of a new request, and its span where spans are made. A `request_id` of "" is given one."""
         trace_id, span_id, new_request_id = new_ids()
         sampled, span, spans = self.sampled(parent), None, self.spans
         if parent is not None:
             trace_id = parent.trace_id
         if spans is not None:
-            span = spans.server(name=name, parent=parent) if sampled else spans.unrecorded(trace_id, span_id)
+            span = spans.server(name=name, parent=parent, local=local) if sampled else spans.unrecorded(trace_id, span_id)
             trace_id, span_id, sampled = span.ids
         if request_id:
             return Request(request_id, trace_id, span_id, sampled=sampled, named=True), span

@@ -153,13 +153,14 @@ class OtelSpans:
     def __init__(self, provider: trace.TracerProvider) -> None:
         self._tracer = provider.get_tracer("sage_obs")
 
-    def server(self, *, name: str, parent: Parent | None) -> OtelSpan:
-        """A server span for a request, which is the current one from here on."""
+    def server(self, *, name: str, parent: Parent | None, local: bool = False) -> OtelSpan:
+        """A span for a request, a server's unless it is `local`, which is the current one from here on."""
         around = otel_context.set_value(_DECIDED, True, Context())
         if parent is not None:
             remote = NonRecordingSpan(_context(parent.trace_id, parent.span_id, sampled=True, remote=True))
             around = trace.set_span_in_context(remote, around)
-        span = OtelSpan(self._tracer.start_span(name, context=around, kind=SpanKind.SERVER))
+        kind = SpanKind.INTERNAL if local else SpanKind.SERVER
+        span = OtelSpan(self._tracer.start_span(name, context=around, kind=kind))
         span.enter()
         return span
 
@@ -172,6 +173,13 @@ class OtelSpans:
     def client(self, *, name: str, attributes: Attributes) -> OtelSpan:
         """A client span under the current one. It is not made current: its user may be a generator."""
         return OtelSpan(self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=dict(attributes)))
+
+    def internal(self, *, name: str, attributes: Attributes, attach: bool) -> OtelSpan:
+        """An internal span under the current one; attached, it is the current one until it is left."""
+        span = OtelSpan(self._tracer.start_span(name, kind=SpanKind.INTERNAL, attributes=dict(attributes)))
+        if attach:
+            span.enter()
+        return span
 
     def current(self) -> tuple[str, str, bool] | None:
         """The ids of the span that is current here."""
@@ -195,13 +203,29 @@ _switched: Final[WeakSet[TracerProvider]] = WeakSet()
 
 def provider_for(resource: Resource, *, ratio: float) -> TracerProvider:
     """The application's provider where it has set one, else a new one of ours, which then serves the OpenTelemetry API too."""
-    existing = trace.get_tracer_provider()
-    if isinstance(existing, TracerProvider) and not isinstance(existing.sampler, RequestSampler):
+    if (existing := existing_provider()) is not None:
         return _with_switch(existing)
     provider = _with_switch(TracerProvider(sampler=RequestSampler(ratio), resource=resource, shutdown_on_exit=False))
-    if not isinstance(existing, TracerProvider):
+    if not isinstance(trace.get_tracer_provider(), TracerProvider):
         trace.set_tracer_provider(provider)
     return provider
+
+
+def existing_provider() -> TracerProvider | None:
+    """The provider that somebody else has set, None where there is none or it is one of ours."""
+    existing = trace.get_tracer_provider()
+    return existing if isinstance(existing, TracerProvider) and not isinstance(existing.sampler, RequestSampler) else None
+
+
+def exporters(provider: TracerProvider) -> list[object]:
+    """What the provider's own processors hand spans to; a processor of unknown build stands for itself."""
+    processors = getattr(getattr(provider, "_active_span_processor", None), "_span_processors", ())
+    return [getattr(one, "span_exporter", one) for one in processors if one is not _switch]
+
+
+def exports_otlp(provider: TracerProvider) -> bool:
+    """Whether the provider sends its spans by OTLP already, so that ours would be a second time."""
+    return any(type(one).__module__.startswith("opentelemetry.exporter.otlp") for one in exporters(provider))
 
 
 def _with_switch(provider: TracerProvider) -> TracerProvider:
