@@ -119,10 +119,12 @@ class Layer:
             yield TracingComponent(settings, self._store)
         if healthy := on("health", wanted=settings.health):
             yield HealthComponent(board())
-        if counted := on("metrics", wanted=settings.metrics):
-            yield MetricsComponent(self._store, refresh=self._refresh if healthy else _nothing)
-        if on("ops", wanted=counted or healthy):
-            self._ops = OpsComponent(settings, metrics=counted, board=board() if healthy else None)
+        metrics: MetricsComponent | None = None
+        if on("metrics", wanted=settings.metrics):
+            metrics = MetricsComponent(self._store, refresh=self._refresh if healthy else _nothing)
+            yield metrics
+        if on("ops", wanted=metrics is not None or healthy):
+            self._ops = OpsComponent(settings, metrics=metrics, board=board() if healthy else None)
             yield self._ops
         yield from self._libraries()
 
