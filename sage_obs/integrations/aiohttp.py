@@ -33,7 +33,7 @@ class AiohttpIntegration:
 
     name = "aiohttp"
     module = "aiohttp.web_protocol"
-    versions = ("3.9", "4")
+    versions = ("3.11", "4")
 
     def __init__(self) -> None:
         self._patches: tuple[Patch, ...] = ()

@@ -28,7 +28,7 @@ class StartResponse(Protocol):
 class Call:
     """A request from the application's call to the last piece of its body."""
 
-    __slots__ = ("_begun", "_ended", "_environ", "_exchange", "_headers", "_invocation", "_start_response", "_status", "_whole")
+    __slots__ = ("_begun", "_ended", "_environ", "_exchange", "_headers", "_invocation", "_sent", "_start_response", "_status", "_whole")
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class Call:
         self._start_response = start_response
         self._status = 0
         self._headers: Headers = []
+        self._sent = 0
         self._begun = False
         self._ended = False
         self._whole = False
@@ -86,6 +87,7 @@ class Call:
         """A piece of the body goes out; the first one takes the head along."""
         if data:
             self._begin()
+            self._sent += len(data)
             self._tell(self._exchange.send({"type": "http.response.body", "body": data, "more_body": True}))
 
     def end(self) -> None:
@@ -97,8 +99,10 @@ class Call:
         self._exchange.finish()
 
     def closed(self) -> None:
-        """The server is done. Where it did not wait for the last piece, its caller has left."""
-        if not self._ended:
+        """The server is done. Where it did not wait for the last piece, and more was to come, its caller has left."""
+        if not self._ended and self._sent == self._length():
+            self.end()
+        elif not self._ended:
             self._tell(self._exchange.receive())
             self._exchange.finish()
 
@@ -128,6 +132,11 @@ class Call:
         if self._whole:
             headers.append((_LENGTH.encode(), b""))
         self._tell(self._exchange.send({"type": "http.response.start", "status": self._status, "headers": headers}))
+
+    def _length(self) -> int | None:
+        """How many bytes the answer said it would have, None where it did not; some servers stop when they have them."""
+        said = next((value for name, value in self._headers if name.lower() == _LENGTH), "")
+        return int(said) if said.isdecimal() else None
 
     def _tell(self, step: Coroutine[Any, Any, object]) -> None:
         try:

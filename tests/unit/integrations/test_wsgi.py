@@ -205,6 +205,14 @@ def test_a_caller_who_leaves_cancels(instrument: Start, how: str) -> None:
     assert value(REQUESTS, outcome="cancelled") == value(ERRORS, error_type="cancelled") == value(REQUESTS) == 1
 
 
+def test_a_server_that_stops_at_the_length_it_was_told_has_sent_everything(instrument: Start) -> None:
+    """Some servers do not ask for the end of a body that they have all bytes of."""
+    instrument()
+    for pieces, headers in (((b"ab", b""), (TEXT, ("Content-Length", "2"))), ((b"",), (TEXT, ("content-length", "0")))):
+        serve(_named(_streaming(*pieces, headers=headers)), environ_of("GET", "/x"), pieces=1)
+    assert value(REQUESTS, outcome="success") == value(REQUESTS) == 2
+
+
 def test_what_is_written_instead_of_returned_counts_as_the_body(instrument: Start) -> None:
     """The old `write` streams, and JSON in it is read."""
     instrument()
