@@ -412,12 +412,27 @@ def test_the_kind_of_an_application_shows_in_its_signature(app: Any, interface: 
 
 
 def test_an_application_of_a_known_framework_need_not_be_wrapped(instrument: Start) -> None:
-    """`instrument(app=...)` takes a Flask application as it takes a Starlette one, and refuses what it cannot reach."""
+    """`instrument(app=...)` takes a Flask application as it takes a FastAPI one, and refuses what it cannot reach, routed or not."""
+    from fastapi import FastAPI
     from flask import Flask
 
+    class Routed:
+        routes = ()
+
     instrument(app=Flask("shop"))
-    with pytest.raises(SageObsError, match="instrument_app"):
-        instrument("other", app=answering("200 OK"))
+    instrument(app=FastAPI())
+    for app in (answering("200 OK"), Routed()):
+        with pytest.raises(SageObsError, match="instrument_app"):
+            instrument("other", app=app)
+
+
+def test_a_websocket_is_left_alone(instrument: Start) -> None:
+    """What an application does on the server's socket is no request that ends with an answer."""
+    instrument()
+    assert "x-request-id" not in call(_named(answering("200 OK")), "GET", "/ws", upgrade="WebSocket").headers
+    assert value(REQUESTS) == 0
+    call(_named(answering("200 OK")), "GET", "/x", upgrade="h2c")
+    assert value(REQUESTS) == 1
 
 
 def test_a_wsgi_application_inside_an_asgi_one_is_counted_once(instrument: Start) -> None:
