@@ -5,6 +5,7 @@ An exchange waits for nothing but its `receive` and `send`, which never wait her
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, Final, Protocol, Self
 
@@ -74,24 +75,28 @@ class Call:
         self._status, self._headers = int(status[:3]) if status[:3].isdecimal() else 0, headers
 
         def writing(data: bytes) -> None:
-            self.piece(data)
             try:
                 write(data)
             except OSError:
                 self._tell(self._exchange.receive())
                 raise
+            self.piece(data)
 
         return writing
 
     def piece(self, data: bytes) -> None:
-        """A piece of the body goes out; the first one takes the head along."""
+        """A piece of the body goes out; the first one takes the head along. With the length it was told a server has what it wants."""
         if data:
             self._begin()
             self._sent += len(data)
             self._tell(self._exchange.send({"type": "http.response.body", "body": data, "more_body": True}))
+        if self._sent >= self._length():
+            self.end()
 
     def end(self) -> None:
         """The last piece went out. An application that never started its answer has given none."""
+        if self._ended:
+            return
         self._ended = True
         if self._status:
             self._begin()
@@ -100,9 +105,7 @@ class Call:
 
     def closed(self) -> None:
         """The server is done. Where it did not wait for the last piece, and more was to come, its caller has left."""
-        if not self._ended and self._sent == self._length():
-            self.end()
-        elif not self._ended:
+        if not self._ended:
             self._tell(self._exchange.receive())
             self._exchange.finish()
 
@@ -133,10 +136,10 @@ class Call:
             headers.append((_LENGTH.encode(), b""))
         self._tell(self._exchange.send({"type": "http.response.start", "status": self._status, "headers": headers}))
 
-    def _length(self) -> int | None:
-        """How many bytes the answer said it would have, None where it did not; some servers stop when they have them."""
+    def _length(self) -> float:
+        """How many bytes the answer said it would have; infinite where it did not say."""
         said = next((value for name, value in self._headers if name.lower() == _LENGTH), "")
-        return int(said) if said.isdecimal() else None
+        return int(said) if said.isdecimal() else math.inf
 
     def _tell(self, step: Coroutine[Any, Any, object]) -> None:
         try:
