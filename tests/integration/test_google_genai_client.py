@@ -31,6 +31,8 @@ from tests.support.otlp import attributes, receiver
 
 Start = Callable[..., sage_obs.Handle]
 MODEL = "gemini-2.5-flash"
+pytestmark = pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning")
+"""The library's own business with aiohttp, which it uses where it is installed."""
 
 
 @pytest.fixture

@@ -150,7 +150,7 @@ def test_a_cancelled_step_ends_the_call(instrument: Start) -> None:
         yield ""
 
     async def main() -> None:
-        task = asyncio.create_task(anext(AsyncSteps(never(), _watch())))  # type: ignore[arg-type]
+        task = asyncio.create_task(anext(AsyncSteps(never(), _watch())))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         task.cancel()
