@@ -260,9 +260,8 @@ class _Ending:
 
     @classmethod
     def of(cls, response: Any, watch: Watch, *, cut: bool) -> _Ending:
-        """Hook these methods of this one response, in the place of an earlier hook."""
+        """Hook these methods of this one response; the stream that is made of a raw response hears of it before the raw one does."""
         ending = cls(response, watch, cut=cut)
-        ending.unhook()
         response.close, response.aclose = ending._sync(response.close), ending._async(response.aclose)
         if not cut:
             response.read, response.aread = ending._reading(response.read), ending._reading_async(response.aread)

@@ -139,6 +139,7 @@ def test_a_stream_is_one_call_that_ends_with_its_last_chunk(instrument: Start, c
     assert list(stream) == []
     stream.close()
     assert value(LLM_CALLS) == 1
+    assert not {"close", "aclose", "read", "aread"} & vars(stream.response).keys()
 
 
 def test_asynchronous_calls_and_streams_are_measured_alike(instrument: Start, fake: FakeModels) -> None:
@@ -406,6 +407,9 @@ def test_waiting_for_the_model_is_not_overhead_and_working_on_its_chunks_is(inst
         stream = client.chat.completions.create(**_chat(), stream=True)
         waited = request.waiting.seconds()
         assert waited > 0
+        assert request.waiting.seconds() == waited
+        next(stream)
+        waited = request.waiting.seconds()
         assert request.waiting.seconds() == waited
         list(stream)
         assert request.waiting.seconds() > waited
