@@ -33,8 +33,6 @@ Start = Callable[..., sage_obs.Handle]
 pytestmark = pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning")
 """What aiohttp says of google-genai, which uses it where it is installed."""
 MODEL = "gemini-2.5-flash"
-pytestmark = pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning")
-"""The library's own business with aiohttp, which it uses where it is installed."""
 
 
 @pytest.fixture
