@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sage_obs import health
     from sage_obs.genai.agents import agent
     from sage_obs.genai.calls import LlmCall, llm_call
-    from sage_obs.genai.waits import tool
+    from sage_obs.genai.tools import tool
     from sage_obs.lifecycle import Handle, flush, instrument, instrument_app, uninstrument
     from sage_obs.tracing.ambient import context
     from sage_obs.tracing.context import CurrentRequest, current, record_error
@@ -29,7 +29,7 @@ _HOMES: Final = {
     "instrument_app": "sage_obs.lifecycle",
     "llm_call": "sage_obs.genai.calls",
     "record_error": "sage_obs.tracing.context",
-    "tool": "sage_obs.genai.waits",
+    "tool": "sage_obs.genai.tools",
     "uninstrument": "sage_obs.lifecycle",
 }
 

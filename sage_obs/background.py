@@ -117,28 +117,30 @@ class Batcher(Generic[T]):
                 return
 
     def _drain(self) -> None:
-        batch: list[T] = []
-        while (item := self._next()) is not None:
-            if isinstance(item, _Marker):
-                batch = self._hand_over(batch)
-                item.set()
-                continue
-            batch.append(item)
-            if len(batch) >= self._batch:
-                batch = self._hand_over(batch)
-        self._hand_over(batch)
+        """Hand over what is queued; what is put meanwhile as well."""
+        while taken := self._take():
+            items: list[T] = []
+            for item in taken:
+                if isinstance(item, _Marker):
+                    self._hand_over(items)
+                    items = []
+                    item.set()
+                else:
+                    items.append(item)
+            self._hand_over(items)
 
-    def _next(self) -> T | _Marker | None:
-        """The first item, None where there is none: `close` may have taken the last one meanwhile."""
-        try:
-            return self._items.popleft()
-        except IndexError:
-            return None
+    def _take(self) -> list[T | _Marker]:
+        """Up to a batch of what is queued; fewer where `close` has taken the rest meanwhile."""
+        taken: list[T | _Marker] = []
+        take, keep = self._items.popleft, taken.append
+        with suppress(IndexError):
+            for _ in range(self._batch):
+                keep(take())
+        return taken
 
-    def _hand_over(self, batch: list[T]) -> list[T]:
+    def _hand_over(self, batch: list[T]) -> None:
         try:
             if batch:
                 self._deliver(batch)
         except Exception:  # noqa: BLE001 - the thread must outlive whatever is wrong with one batch
             self._on_drop(len(batch))
-        return []

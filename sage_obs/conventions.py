@@ -88,6 +88,10 @@ REQUEST_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0
 OVERHEAD_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.4, 1.0, 5.0)
 LLM_BUCKETS: Final = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0)
 FIRST_TOKEN_BUCKETS: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+LAG_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+GC_BUCKETS: Final = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+TOOL_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+STEP_BUCKETS: Final = (1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 21.0, 34.0)
 RUNBOOK_BUCKETS: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 900.0, 1800.0)
 
 # The guide's five. Their names never change.
@@ -125,6 +129,20 @@ LLM_TOKENS = Metric(
     "counter",
     "Tokens billed; input includes cache reads and writes.",
     ("provider", "model", "type"),
+    budgeted=("model",),
+)
+LLM_CACHED_TOKENS = Metric(
+    "sage_llm_cached_tokens_total",
+    "counter",
+    "Input tokens read from or written to the provider's cache; part of the input tokens, never to be added to them.",
+    ("provider", "model", "kind"),
+    budgeted=("model",),
+)
+LLM_REASONING_TOKENS = Metric(
+    "sage_llm_reasoning_tokens_total",
+    "counter",
+    "Output tokens spent on reasoning; part of the output tokens, never to be added to them.",
+    ("provider", "model"),
     budgeted=("model",),
 )
 
@@ -215,6 +233,33 @@ STREAMS_ABANDONED = Metric("sage_obs_streams_abandoned_total", "counter", "Strea
 RUNBOOK_RUNS = Metric("sage_obs_runbook_runs_total", "counter", "Finished runbook runs.", ("runbook", "outcome"))
 RUNBOOK_DURATION = Metric("sage_obs_runbook_duration_seconds", "histogram", "Wall time of a runbook run.", ("runbook",), RUNBOOK_BUCKETS)
 
+TOOL_CALLS = Metric("sage_tool_calls_total", "counter", "Calls of tools, by how they ended.", ("tool", "outcome"), budgeted=("tool",))
+TOOL_DURATION = Metric(
+    "sage_tool_duration_seconds",
+    "histogram",
+    "Wall time inside one call of a tool; of a generator, inside its steps.",
+    ("tool",),
+    TOOL_BUCKETS,
+    budgeted=("tool",),
+)
+STEPS = Metric(
+    "sage_agent_steps",
+    "histogram",
+    "Calls of models and tools in one request, of those that made any.",
+    ("agent_id",),
+    STEP_BUCKETS,
+    budgeted=("agent_id",),
+)
+EVENT_LOOP_LAG = Metric(
+    "sage_runtime_event_loop_lag_seconds", "histogram", "How late a timer of the event loop is, ten times a second.", (), LAG_BUCKETS
+)
+RUNTIME_TASKS = Metric("sage_runtime_tasks", "gauge", "Tasks that are not done on the event loops that serve requests.")
+RUNTIME_THREADS = Metric("sage_runtime_threads", "gauge", "Python threads that are alive.")
+GC_PAUSE = Metric(
+    "sage_runtime_gc_pause_seconds", "histogram", "Time the garbage collector takes, by generation.", ("generation",), GC_BUCKETS
+)
+MEMORY_LIMIT = Metric("sage_memory_limit_bytes", "gauge", "The memory limit of the control group; absent where there is none.")
+
 AGENT_METRICS: Final = (
     REQUESTS,
     REQUEST_DURATION,
@@ -228,6 +273,8 @@ AGENT_METRICS: Final = (
     LLM_CALL_DURATION,
     LLM_TIME_TO_FIRST_TOKEN,
     LLM_TOKENS,
+    LLM_CACHED_TOKENS,
+    LLM_REASONING_TOKENS,
     LLM_ERRORS,
     LLM_COST,
     BUILD_INFO,
@@ -240,6 +287,14 @@ AGENT_METRICS: Final = (
     INTERNAL_ERRORS,
     UNKNOWN_PRICE,
     STREAMS_ABANDONED,
+    TOOL_CALLS,
+    TOOL_DURATION,
+    STEPS,
+    EVENT_LOOP_LAG,
+    RUNTIME_TASKS,
+    RUNTIME_THREADS,
+    GC_PAUSE,
+    MEMORY_LIMIT,
 )
 """What an instrumented service puts on /metrics."""
 

@@ -24,10 +24,17 @@ class ExitCode(enum.IntEnum):
     INTERRUPTED = 130
 
 
+class ShellCode(enum.IntEnum):
+    """What a shell ends with where it cannot run a program, and so does a command of ours that is to become one."""
+
+    CANNOT_RUN = 126
+    NOT_FOUND = 127
+
+
 class SageObsError(Exception):
     """Something the user can act on: the message is a sentence, `hint` the next thing to type or change."""
 
-    exit_code: ClassVar[ExitCode] = ExitCode.FAILED
+    exit_code: ClassVar[ExitCode | ShellCode] = ExitCode.FAILED
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -66,6 +73,18 @@ class LockHeldError(SageObsError):
 
 class DriftError(SageObsError):
     """Rendered files differ from what would be rendered now, or would be overwritten."""
+
+
+class ProgramNotFoundError(SageObsError):
+    """The program to run does not exist; its exit code is a shell's."""
+
+    exit_code = ShellCode.NOT_FOUND
+
+
+class ProgramUnusableError(SageObsError):
+    """The program to run is there and cannot be run as it was asked for; its exit code is a shell's."""
+
+    exit_code = ShellCode.CANNOT_RUN
 
 
 class JournalError(SageObsError):

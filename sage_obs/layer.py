@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
 
@@ -25,6 +25,7 @@ from sage_obs.metrics.component import MetricsComponent, store_for
 from sage_obs.metrics.requests import RequestMetrics
 from sage_obs.metrics.store import Store
 from sage_obs.ops.component import OpsComponent
+from sage_obs.runtime.component import RuntimeComponent
 from sage_obs.settings import Settings
 from sage_obs.tracing.component import TracingComponent
 
@@ -35,7 +36,7 @@ _LEAST_SECONDS: Final = 0.1
 """What every component may take to stop, however long the others took."""
 
 Libraries = Literal["auto"] | Sequence[str]
-PARTS: Final = ("logs", "traces", "health", "metrics", "ops")
+PARTS: Final = ("logs", "traces", "health", "metrics", "runtime", "ops")
 """What can be switched off by name, besides the integrations."""
 
 NEEDS: Final = {
@@ -99,6 +100,7 @@ class Layer:
         self._store = store_for(settings)
         self._hook = ImportHook()
         self._ops: OpsComponent | None = None
+        self._refreshed: tuple[Callable[[], None], ...] = ()
 
     @property
     def metrics_port(self) -> int | None:
@@ -126,7 +128,12 @@ class Layer:
         if healthy := on("health", wanted=settings.health):
             yield HealthComponent(board())
         if counted := on("metrics", wanted=settings.metrics):
-            yield MetricsComponent(self._store, refresh=self._refresh if healthy else _nothing)
+            self._refreshed = (self._refresh_health,) if healthy else ()
+            yield MetricsComponent(self._store, refresh=self._refresh)
+        if on("runtime", wanted=counted):
+            runtime = RuntimeComponent(self._store)
+            self._refreshed = (*self._refreshed, runtime.refresh)
+            yield runtime
         if on("ops", wanted=counted or healthy):
             self._ops = OpsComponent(settings, metrics=counted, board=board() if healthy else None)
             yield self._ops
@@ -173,6 +180,10 @@ class Layer:
         self._store.cell(COMPONENT_UP, name).set(1.0 if status.on else 0.0)
 
     def _refresh(self) -> None:
+        for refresh in self._refreshed:
+            refresh()
+
+    def _refresh_health(self) -> None:
         gauges.refresh(self._store, board(), agent_id=self.settings.agent_id)
 
     def flush(self, timeout: float) -> bool:
@@ -211,7 +222,3 @@ class Layer:
 
 def _left(deadline: float) -> float:
     return max(_LEAST_SECONDS, deadline - time.monotonic())
-
-
-def _nothing() -> None:
-    return

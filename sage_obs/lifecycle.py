@@ -50,6 +50,7 @@ class _Process:
         self.lock = threading.RLock()
         self.layer: Layer | None = None
         self.handle: Handle | None = None
+        self.held = False
         self._hooked = False
 
     def _hook_fork(self) -> None:
@@ -77,7 +78,7 @@ class _Process:
     def switch(self, settings: Settings, plan: Plan, *, strict: bool) -> Handle:
         """Run this plan: nothing to do where it runs already."""
         with self.lock:
-            if self.layer is not None and self.layer.plan == plan and self.handle is not None:
+            if self.layer is not None and self.handle is not None and (self.held or self.layer.plan == plan):
                 return self.handle
             self.off(settings.exit_timeout)
             layer = Layer(settings, plan)
@@ -147,7 +148,7 @@ def instrument(  # noqa: PLR0913 - the one line a user writes; each setting of t
             raise
         _log.warning("telemetry is off: %s", exc)
         return Handle(None, why=str(exc))
-    if not settings.enabled:
+    if not settings.enabled and not _process.held:
         uninstrument()
         return Handle(None, why=f"switched off by {settings.sources['enabled'].source}")
     handle = _process.switch(settings, plan, strict=strict)
@@ -181,6 +182,21 @@ def uninstrument() -> None:
     """Stop everything and put everything back: patches, loggers, registry, port."""
     layer = _process.layer
     _process.off(0.0 if layer is None else layer.settings.exit_timeout)
+
+
+def running() -> Handle | None:
+    """The handle of the layer that runs in this process, None where none does."""
+    return _process.handle
+
+
+def hold(handle: Handle) -> None:
+    """Keep the layer that runs, whatever `instrument()` is asked for, until `release`; for tests."""
+    _process.held = handle is _process.handle
+
+
+def release() -> None:
+    """Let `instrument()` change the layer again."""
+    _process.held = False
 
 
 def flush(timeout: float = 2.0) -> bool:

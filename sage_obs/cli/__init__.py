@@ -13,9 +13,11 @@ from sage_obs.cli import entry
 _COMMANDS: Final = {
     "alerts": ("sage_obs.cli.alerts", "Recording rules, rollback triggers and Alertmanager's configuration."),
     "dashboards": ("sage_obs.cli.dashboards", "Grafana dashboards as code."),
+    "doctor": ("sage_obs.cli.doctor", "Find what keeps telemetry from working here, and the remedy."),
     "drill": ("sage_obs.cli.drill", "Break a stack of its own on purpose and score the way back."),
     "release": ("sage_obs.cli.release", "The releases of the local platform and what is known of them."),
     "responder": ("sage_obs.cli.responder", "Answer Alertmanager by running runbooks."),
+    "run": ("sage_obs.cli.run", "Run a Python program instrumented, without a change to its code."),
     "runbook": ("sage_obs.cli.runbook", "Executable runbooks: incident, rollback."),
     "up": ("sage_obs.cli.up", "Start the whole stack here: agent, Prometheus, Alertmanager, responder, traffic."),
     "version": ("sage_obs.cli.version", "Print the version."),

@@ -11,20 +11,25 @@ from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from sage_obs.conventions import Outcome
 from sage_obs.genai.requests import Invocation, recorder
+from sage_obs.genai.spans import open_internal
 from sage_obs.genai.steps import in_steps
 from sage_obs.genai.taxonomy import classify, outcome_of, outcome_of_raised
+from sage_obs.loops import seen_here
 from sage_obs.metrics.active import internal_error
+from sage_obs.tracing.active import OpenSpan
 from sage_obs.tracing.context import under_way
 
 P = ParamSpec("P")
 R = TypeVar("R")
 _PROTOCOL: Final = "call"
+_OPERATION: Final = "invoke_agent"
 
 
 def agent(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make each call of a function, sync or async, a request of the operation `name`; inside a request it is part of that one.
 
-    A generator, sync or async, is a request from its first step to its end; one that nobody iterates to the end was cancelled.
+    Either way it has an `invoke_agent` span, under which the spans of its calls are. A generator, sync or async, is a request from its
+    first step to its end; one that nobody iterates to the end was cancelled.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -48,6 +53,7 @@ def _synchronous(name: str, function: Callable[P, R]) -> Callable[P, R]:
 def _asynchronous(name: str, function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     async def called(*args: P.args, **kwargs: P.kwargs) -> Any:
+        seen_here()
         with _request(name):
             return await cast("Awaitable[Any]", function(*args, **kwargs))
 
@@ -56,63 +62,110 @@ def _asynchronous(name: str, function: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def _request(name: str) -> Iterator[None]:
-    invocation = _begin(name)
-    if invocation is None:
-        yield
-        return
+    run = _Run(name)
+    run.enter()
     try:
         yield
     except BaseException as exc:
-        _finish(invocation, name, exc)
+        run.finish(exc)
         raise
     else:
-        _finish(invocation, name, None)
+        run.finish(None)
     finally:
-        invocation.leave()
+        run.leave()
 
 
 class _Steps:
-    """The request that a generator is, entered for each of its steps. Between them it waits for whoever iterates."""
+    """The run that a generator is, entered for each of its steps. Between them it waits for whoever iterates."""
+
+    def __init__(self, name: str) -> None:
+        self._run = _Run(name)
+
+    def __enter__(self) -> None:
+        self._run.enter()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            self._run.rest()
+        else:
+            self._run.finish(None if isinstance(error, StopIteration | StopAsyncIteration) else error)
+        self._run.leave()
+
+
+class _Run:
+    """An agent at work: a request of its own, or a span in the request it belongs to. Both are nothing while the layer is off."""
+
+    __slots__ = ("_begun", "_invocation", "_name", "_span")
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._begun = False
         self._invocation: Invocation | None = None
+        self._span: OpenSpan | None = None
 
-    def __enter__(self) -> None:
+    def enter(self) -> None:
+        """Begin, or go on."""
         if not self._begun:
             self._begun = True
-            self._invocation = _begin(self._name)
+            self._begin()
         elif self._invocation is not None:
             self._invocation.request.waiting.end()
             self._invocation.enter()
+        elif self._span is not None:
+            self._span.enter()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._invocation is None:
+    def _begin(self) -> None:
+        active = recorder()
+        if active is None:
             return
-        if error is None:
+        if under_way() is not None:
+            self._span = open_internal(self._span_name, self._attributes, attach=True)
+            return
+        try:
+            self._invocation = active.begin(name=self._span_name, local=True)
+        except Exception as exc:  # noqa: BLE001 - the telemetry must not break the call
+            internal_error("genai", exc)
+
+    @property
+    def _span_name(self) -> str:
+        return f"{_OPERATION} {self._name}"
+
+    @property
+    def _attributes(self) -> dict[str, str]:
+        return {"gen_ai.operation.name": _OPERATION, "gen_ai.agent.name": self._name}
+
+    def rest(self) -> None:
+        """Whoever iterates has its turn."""
+        if self._invocation is not None:
             self._invocation.request.waiting.begin()
-        else:
-            _finish(self._invocation, self._name, None if isinstance(error, StopIteration | StopAsyncIteration) else error)
-        self._invocation.leave()
 
+    def leave(self) -> None:
+        """The work is over or rests."""
+        if self._invocation is not None:
+            self._invocation.leave()
+        elif self._span is not None:
+            self._span.leave()
 
-def _begin(name: str) -> Invocation | None:
-    """A request of its own; None while the layer is off or where another one is under way, which it then belongs to."""
-    active = recorder()
-    if active is None or under_way() is not None:
-        return None
-    try:
-        return active.begin(name=name)
-    except Exception as exc:  # noqa: BLE001 - the telemetry must not break the call
-        internal_error("genai", exc)
-        return None
+    def finish(self, error: BaseException | None) -> None:
+        """It is over, failed where `error` came out of it."""
+        try:
+            if self._invocation is not None:
+                self._finish_request(self._invocation, error)
+            elif self._span is not None:
+                kind = None if error is None else classify(error)
+                failed = kind is not None and outcome_of_raised(kind) is Outcome.SERVER_ERROR
+                self._span.end(name=self._span_name, attributes={}, error_type=str(kind) if failed else "")
+        except Exception as exc:  # noqa: BLE001 - the telemetry must not break the call
+            internal_error("genai", exc)
 
-
-def _finish(invocation: Invocation, name: str, error: BaseException | None) -> None:
-    error_type = invocation.request.error_type or (None if error is None else classify(error))
-    outcome = Outcome.SUCCESS if error_type is None else outcome_of(error_type) if error is None else outcome_of_raised(error_type)
-    try:
-        invocation.finish(operation=name, protocol=_PROTOCOL, outcome=outcome, error_type=error_type, attributes={})
-    except Exception as exc:  # noqa: BLE001 - the telemetry must not break the call
-        internal_error("genai", exc)
+    def _finish_request(self, invocation: Invocation, error: BaseException | None) -> None:
+        error_type = invocation.request.error_type or (None if error is None else classify(error))
+        outcome = Outcome.SUCCESS if error_type is None else outcome_of(error_type) if error is None else outcome_of_raised(error_type)
+        invocation.finish(
+            operation=self._name,
+            protocol=_PROTOCOL,
+            outcome=outcome,
+            error_type=error_type,
+            attributes=self._attributes,
+            span_name=self._span_name,
+        )

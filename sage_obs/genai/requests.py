@@ -11,17 +11,22 @@ from sage_obs.metrics.requests import RequestMetrics
 from sage_obs.privacy.redaction import redact_text
 from sage_obs.tracing.active import Attributes, OpenSpan, tracing
 from sage_obs.tracing.ambient import ambient
-from sage_obs.tracing.context import Parent, Request, new_request_id, request_var
+from sage_obs.tracing.context import Parent, Request, request_var
 
+NOTHING: Final[Attributes] = {}
+_FAILED: Final = Outcome.SERVER_ERROR
+_SATISFIED: Final = Experience.SATISFIED
 _TOLERATED: Final = 4
 """Apdex: what takes up to four times the objective is tolerated, what takes longer frustrates."""
 
 
 def experience(outcome: Outcome, overhead: float, *, objective: float) -> Experience:
     """What the caller went through; `overhead` and `objective` in seconds (Apdex 1.1, section 4)."""
-    if outcome is Outcome.SERVER_ERROR or overhead > _TOLERATED * objective:
+    if overhead <= objective and outcome is not _FAILED:
+        return _SATISFIED
+    if outcome is _FAILED or overhead > _TOLERATED * objective:
         return Experience.FRUSTRATED
-    return Experience.SATISFIED if overhead <= objective else Experience.TOLERATING
+    return Experience.TOLERATING
 
 
 class Invocation:
@@ -40,9 +45,9 @@ class Invocation:
         request_var.set(request)
 
     @property
-    def finished(self) -> bool:
-        """Whether it has been counted."""
-        return self.request.finished
+    def traced(self) -> bool:
+        """Whether there is a span that its attributes will be seen on."""
+        return self._span is not None and self._span.recorded
 
     def streaming(self) -> None:
         """The first byte of a stream goes out."""
@@ -67,17 +72,27 @@ class Invocation:
         if self._span is not None:
             self._span.enter()
 
-    def finish(self, *, operation: str, protocol: str, outcome: Outcome, error_type: ErrorType | None, attributes: Attributes) -> None:
-        """Count the request, once. `attributes` go on its span."""
-        if self.finished:
+    def finish(
+        self,
+        *,
+        operation: str,
+        protocol: str,
+        outcome: Outcome,
+        error_type: ErrorType | None,
+        attributes: Attributes = NOTHING,
+        span_name: str = "",
+    ) -> None:
+        """Count the request, once. `attributes` go on its span, which is named after the operation unless it has a name of its own."""
+        request = self.request
+        if request.finished:
             return
-        self.request.finished = True
+        request.finished = True
         self.seconds = self._recorder.clock() - self.began
-        self._recorder.record(self, operation=operation, protocol=protocol, outcome=outcome, error_type=error_type)
-        if self._span is not None:
+        self._recorder.record(self, operation, protocol, outcome, error_type)
+        if self._span is not None and self._span.recorded:
             failed = outcome is Outcome.SERVER_ERROR and error_type is not None
             kept = {key: redact_text(value) if isinstance(value, str) else value for key, value in {**attributes, **_identity()}.items()}
-            self._span.end(name=operation, attributes=kept, error_type=str(error_type) if failed else "")
+            self._span.end(name=span_name or operation, attributes=kept, error_type=str(error_type) if failed else "")
 
 
 def _identity() -> Attributes:
@@ -94,18 +109,19 @@ class Recorder:
         self._objective = objective
         self.clock = clock
 
-    def begin(self, *, name: str, request_id: str = "", parent: Parent | None = None) -> Invocation:
-        """A request begins here; what is called from here on belongs to it, until `leave`."""
-        request, span = tracing().begin(name=name, request_id=request_id or new_request_id(), parent=parent)
+    def begin(self, *, name: str, request_id: str = "", parent: Parent | None = None, local: bool = False) -> Invocation:
+        """A request begins here; what is called from here on belongs to it, until `leave`. A `local` one comes from this process."""
+        request, span = tracing().begin(name=name, request_id=request_id, parent=parent, local=local)
         invocation = Invocation(self, request, span)
         self._metrics.in_flight.add()
         return invocation
 
-    def record(self, invocation: Invocation, *, operation: str, protocol: str, outcome: Outcome, error_type: ErrorType | None) -> None:
+    def record(self, invocation: Invocation, operation: str, protocol: str, outcome: Outcome, error_type: ErrorType | None) -> None:
         """Write what is known of a finished request."""
         metrics, request, seconds = self._metrics, invocation.request, invocation.seconds
         metrics.in_flight.add(-1.0)
-        overhead = max(0.0, seconds - request.waiting.seconds())
+        waited = request.waited()
+        overhead = seconds - waited if waited < seconds else 0.0
         cells = metrics.operation(operation, protocol)
         cells.outcomes[outcome].add()
         if request.sampled:
@@ -115,6 +131,8 @@ class Recorder:
         cells.overhead.observe(overhead)
         if invocation.first_byte is not None:
             metrics.first_byte(operation).observe(invocation.first_byte)
+        if request.steps:
+            metrics.steps.observe(request.steps)
         metrics.experience[experience(outcome, overhead, objective=self._objective)].add()
         if error_type is not None:
             metrics.errors[error_type].add()

@@ -10,6 +10,7 @@ from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sage_obs import loops
 from sage_obs.conventions import OVERALL, Probe
 from sage_obs.errors import ConfigError
 from sage_obs.health.checks import Check, CheckFunction, Result, Status
@@ -74,8 +75,14 @@ class Board:
     def seen(self, loop: asyncio.AbstractEventLoop) -> None:
         """The application serves, on this event loop: startup is complete, and its asynchronous checks run there."""
         self._loop = loop
+        loops.seen(loop)
         if self._started_at is None:
             self.started()
+
+    @property
+    def serving(self) -> bool:
+        """Whether the loop that was seen last still runs: requests need not ask for theirs, which costs a system call."""
+        return self._loop is not None and self._loop.is_running()
 
     def liveness(self) -> Answer:
         """The process answers; that is all."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from sage_obs.genai.requests import Invocation
-from sage_obs.integrations.exchange import Event, Exchange
+from sage_obs.integrations.exchange import Event, Exchange, Plain
 from sage_obs.integrations.routes import UNMATCHED, named
 from sage_obs.metrics.active import internal_error
 
@@ -23,7 +23,7 @@ class Call:
         scope = {"method": request.method, "path": request.path}
         self._invocation = invocation
         self._writer = request.writer
-        self._exchange = Exchange(invocation, scope, _disconnected, _sent, lambda _: _operation(request), "http")
+        self._exchange = Exchange(invocation, Plain(lambda _: _operation(request)), scope, _disconnected, _sent)
 
     def identify(self, response: Any) -> None:
         """The response is about to send its headers: the request id is among them."""

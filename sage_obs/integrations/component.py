@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import sys
 
@@ -9,11 +10,18 @@ from sage_obs.component import Unbuffered
 from sage_obs.errors import SageObsError
 from sage_obs.integrations.base import Integration, load
 from sage_obs.integrations.hook import ImportHook
-from sage_obs.integrations.versions import check
+from sage_obs.integrations.versions import check, distribution_of
 
 
 class NotFoundError(SageObsError):
     """A library that is not installed, and that nobody asked for by name."""
+
+
+def _installed(integration: Integration) -> bool:
+    """Whether the library is there; several may share a package's name, such as `google`."""
+    if importlib.util.find_spec(integration.module.partition(".")[0]) is None:
+        return False
+    return any(True for _ in importlib.metadata.Distribution.discover(name=distribution_of(integration)))
 
 
 class LibraryComponent(Unbuffered):
@@ -28,7 +36,7 @@ class LibraryComponent(Unbuffered):
     def start(self) -> str:
         """Install, or wait for the import. Raises UnusableLibraryError for an unknown name, a missing library or an unknown version."""
         integration = load(self.name)
-        if not self._asked and importlib.util.find_spec(integration.module.partition(".")[0]) is None:
+        if not self._asked and not _installed(integration):
             raise NotFoundError("not installed")
         version = check(integration)
         self._integration = integration

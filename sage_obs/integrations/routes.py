@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPMethod
 from typing import Any, Final, Protocol
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, ref
 
 UNMATCHED: Final = "unmatched"
 _METHODS: Final = frozenset(HTTPMethod)
@@ -55,27 +55,63 @@ def fits(template: str, path: str) -> bool:
     return all(part == value or part.startswith("{") for part, value in zip(wanted, given, strict=False))
 
 
+class _Routes:
+    """The routes of one application, as they were when they were read."""
+
+    __slots__ = ("_names", "_templates", "app")
+
+    def __init__(self, app: ReferenceType[Routed], templates_: Iterable[tuple[int, str]]) -> None:
+        self.app = app
+        self._templates: dict[int, list[str]] = {}
+        self._names: dict[tuple[int, str], str] = {}
+        for endpoint, template in templates_:
+            self._templates.setdefault(endpoint, []).append(template)
+
+    def name(self, endpoint: object, method: str, path: str) -> str:
+        """What a request is called, "" where the endpoint is not known or no template of it fits."""
+        found = self._names.get((id(endpoint), method))
+        return self._find(id(endpoint), method, path) if found is None else found
+
+    def _find(self, endpoint: int, method: str, path: str) -> str:
+        templates_ = self._templates.get(endpoint, [])
+        if method not in _METHODS:
+            return UNMATCHED
+        if len(templates_) == 1:
+            name = self._names[endpoint, method] = f"{method} {_plain(templates_[0])}"
+            return name
+        template = next((one for one in templates_ if fits(one, path)), "")
+        return f"{method} {_plain(template)}" if template else ""
+
+
 class RouteTable:
-    """Templates by application. It keeps no application alive, and is read again when an endpoint is met that it does not know."""
+    """Templates by application. It keeps no application alive, and is read again when an endpoint is met that it does not know.
+
+    Applications are found by identity, which is all a request has time for.
+    """
 
     def __init__(self) -> None:
-        self._tables: WeakKeyDictionary[Routed, dict[int, list[str]]] = WeakKeyDictionary()
+        self._tables: dict[int, _Routes] = {}
 
     def operation(self, app: Routed, scope: Mapping[str, Any]) -> str:
         """`GET /hello/{name}` for the request the application has served, or `unmatched`."""
-        endpoint, method = scope.get("endpoint"), scope["method"]
+        endpoint = scope.get("endpoint")
         if endpoint is None:
             return UNMATCHED
-        found = self._tables.get(app, {}).get(id(endpoint)) or self._read(app).get(id(endpoint), [])
-        template = found[0] if len(found) == 1 else next((one for one in found if fits(one, scope["path"])), "")
-        return named(method, _plain(template))
+        method, path = scope["method"], scope["path"]
+        table = self._tables.get(id(app))
+        if table is not None and table.app() is app and (name := table.name(endpoint, method, path)):
+            return name
+        return self._read(app).name(endpoint, method, path) or UNMATCHED
 
-    def _read(self, app: Routed) -> dict[int, list[str]]:
-        table: dict[int, list[str]] = {}
-        for endpoint, template in templates(app.routes):
-            table.setdefault(endpoint, []).append(template)
-        self._tables[app] = table
+    def _read(self, app: Routed) -> _Routes:
+        place = id(app)
+        gone = ref(app, lambda reference: self._forget(place, reference))
+        table = self._tables[place] = _Routes(gone, templates(app.routes))
         return table
+
+    def _forget(self, place: int, reference: ReferenceType[Routed]) -> None:
+        if (table := self._tables.get(place)) is not None and table.app is reference:
+            del self._tables[place]
 
 
 def _plain(template: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from sage_obs.health.board import board
-from sage_obs.integrations.asgi import RequestMiddleware
+from sage_obs.integrations.asgi import begin, unmeasured
 from sage_obs.integrations.exchange import Receive, Scope, Send
 from sage_obs.integrations.patch import Patch
 from sage_obs.integrations.routes import RouteTable
@@ -55,10 +55,32 @@ def measured(original: Callable[..., Awaitable[None]]) -> Callable[..., Awaitabl
 
     @functools.wraps(original)
     async def __call__(self: Any, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: N807 - it replaces the method
-        serve = functools.partial(original, self)
-        await RequestMiddleware(serve, operation=operation_of(self))(scope, receive, send)
+        exchange = begin(_Kind(self), scope, receive, send)
+        if exchange is None:
+            await unmeasured(functools.partial(original, self), scope, receive, send)
+            return
+        try:
+            await original(self, scope, exchange.receive, exchange.send)
+        except BaseException as exc:
+            exchange.end(exc)
+            raise
+        exchange.end()
 
     return __call__
+
+
+class _Kind:
+    """The requests of one application."""
+
+    __slots__ = ("_app",)
+    protocol: Final = "http"
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    def operation(self, scope: Scope) -> str:
+        """By the application's routes."""
+        return ROUTES.operation(self._app, scope)
 
 
 INTEGRATION: Final = StarletteIntegration()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, Final, Protocol, Self
 
 from sage_obs.genai.requests import Invocation
-from sage_obs.integrations.exchange import Event, Exchange
+from sage_obs.integrations.exchange import Event, Exchange, Plain
 from sage_obs.metrics.active import internal_error
 
 Environ = dict[str, Any]
@@ -43,7 +43,7 @@ class Call:
     ) -> None:
         scope = {"method": environ["REQUEST_METHOD"], "path": path}
         self._invocation = invocation
-        self._exchange = Exchange(invocation, scope, _disconnected, _sent, lambda _: operation(environ), protocol)
+        self._exchange = Exchange(invocation, Plain(lambda _: operation(environ), protocol), scope, _disconnected, _sent)
         self._environ = environ
         self._start_response = start_response
         self._status = 0

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from typing import IO
 
-from sage_obs import records
+from sage_obs import access, records
 from sage_obs.conventions import LOGS_DROPPED
+from sage_obs.logs.access import AccessLog
 from sage_obs.logs.lines import Identity, Lines
 from sage_obs.logs.root import LineHandler, RootLogger
 from sage_obs.logs.writer import Writer, open_sink
@@ -41,6 +42,8 @@ class LogsComponent:
         self._root = RootLogger(handler, level=settings.log_level)
         self._root.install()
         records.use(handler)
+        if settings.log_format == "json":
+            access.use(AccessLog(identity, self._writer, handler))
         return f"{settings.log_level} and above as {settings.log_format} on {settings.log_output}"
 
     def flush(self, timeout: float) -> bool:
@@ -53,6 +56,7 @@ class LogsComponent:
 
     def stop(self, timeout: float) -> None:
         """Give the root logger back and write what is queued within `timeout` seconds."""
+        access.use()
         if self._root is not None:
             records.use(None)
             self._root.uninstall()

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Final
 
 import orjson
 
 from sage_obs.logs.safe import UNPRINTABLE, safe_text, safe_value
-from sage_obs.privacy.redaction import redact
-from sage_obs.tracing.ambient import CONVERSATION_ID, TENANT, ambient
-from sage_obs.tracing.context import request_var
+from sage_obs.privacy.redaction import redact, telling
+from sage_obs.tracing.ambient import CONVERSATION_ID, TENANT
+from sage_obs.tracing.context import ambient_var, request_var
 
 KEYS: Final = (
     "timestamp",
@@ -36,6 +37,8 @@ KEYS: Final = (
 """The keys that have a place; the first seven are the guide's. The caller's extras follow."""
 _SETTABLE: Final = frozenset({"request_id", "trace_id", "duration_ms", "span_id", CONVERSATION_ID, TENANT})
 """What a caller's extra of the same name may say better than the context; the other keys stay ours."""
+_IDS: Final = ("request_id", "trace_id", "duration_ms", "span_id")
+_LATER: Final = (CONVERSATION_ID, TENANT, "error.type", "error.stack")
 _OPTIONS: Final = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
 _STACK_LIMIT: Final = 32_768
 _DAMAGED: Final = "the log record could not be read"
@@ -64,43 +67,60 @@ class Lines:
         self._identity = identity
         self._encode = _as_text if text else _as_json
         self._reserved = reserved_attributes()
+        self._own = len(logging.makeLogRecord({}).__dict__)
+        self._suspicious = telling(_as_json(asdict(identity)))
 
     def line(self, record: logging.LogRecord) -> bytes:
         """The record as one redacted line that ends with a newline."""
         try:
-            return redact(self._encode(self._fields(record)))
+            said = self._said(record)
+            line = self._encode(self._fields(record, said))
+            return redact(line) if self._suspicious or telling(_as_json(said)) else line
         except Exception:  # noqa: BLE001 - a damaged record is no reason to break the caller, and is worth a line
             return self._encode(
                 {"timestamp": datetime.now(UTC), "level": "error", "message": _DAMAGED, "agent_id": self._identity.agent_id}
             )
 
-    def _fields(self, record: logging.LogRecord) -> dict[str, Any]:
-        request, around, identity = request_var.get(), ambient(), self._identity
+    def _said(self, record: logging.LogRecord) -> dict[str, Any]:
+        """All that a line says in the words of callers, and may hold a secret; nothing else of it needs to be searched for one."""
+        said: dict[str, Any] = {"message": _message(record), "logger": record.name}
+        if (request := request_var.get()) is not None:
+            said["request_id"] = request.request_id
+        if around := ambient_var.get():
+            said |= around
+        if record.exc_info or record.stack_info:
+            said |= _error(record)
+        if len(record.__dict__) > self._own:
+            said |= self._extras(record)
+        return said
+
+    def _fields(self, record: logging.LogRecord, said: dict[str, Any]) -> dict[str, Any]:
+        """What the line says, in order, without what there is not."""
+        identity = self._identity
         fields: dict[str, Any] = {
             "timestamp": datetime.fromtimestamp(record.created, UTC),
             "level": record.levelname.lower(),
-            "message": _message(record),
+            "message": None,
             "agent_id": identity.agent_id,
-            "request_id": request.request_id if request else None,
-            "trace_id": request.trace_id if request else None,
-            "duration_ms": None,
-            "span_id": request.span_id if request else None,
-            "logger": record.name,
-            "service": identity.service,
-            "version": identity.version,
-            CONVERSATION_ID: around.get(CONVERSATION_ID),
-            TENANT: around.get(TENANT),
-            "error.type": None,
-            "error.stack": None,
         }
-        fields.update(_error(record))
-        fields.update(self._extras(record))
-        return {key: value for key, value in fields.items() if value is not None}
+        if (request := request_var.get()) is not None:
+            fields |= {"request_id": None, "trace_id": request.trace_id}
+            if "duration_ms" in said:
+                fields["duration_ms"] = None
+            fields["span_id"] = request.span_id
+        elif not said.keys().isdisjoint(_IDS):
+            fields |= {key: None for key in _IDS if key in said}
+        fields |= {"logger": None, "service": identity.service, "version": identity.version}
+        fields |= {key: None for key in _LATER if key in said}
+        return fields | said
 
-    def _extras(self, record: logging.LogRecord) -> Iterable[tuple[str, object]]:
-        for key, value in record.__dict__.items():
-            if key not in self._reserved:
-                yield (f"extra.{key}" if key in KEYS and key not in _SETTABLE else key), value
+    def _extras(self, record: logging.LogRecord) -> dict[str, Any]:
+        """What a caller added to a record, which is in it behind what every record has."""
+        return {
+            f"extra.{key}" if key in KEYS and key not in _SETTABLE else key: value
+            for key, value in islice(record.__dict__.items(), self._own, None)
+            if key not in self._reserved and value is not None
+        }
 
 
 def _message(record: logging.LogRecord) -> str:

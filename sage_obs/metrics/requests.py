@@ -11,6 +11,7 @@ from sage_obs.conventions import (
     REQUEST_OVERHEAD,
     REQUESTS,
     REQUESTS_IN_FLIGHT,
+    STEPS,
     TIME_TO_FIRST_BYTE,
     ErrorType,
     Experience,
@@ -41,6 +42,7 @@ class RequestMetrics:
         self._bound: dict[tuple[str, str], OperationCells] = {}
         self.in_flight = store.cell(REQUESTS_IN_FLIGHT, agent_id)
         self.errors = {kind: store.cell(ERRORS, agent_id, kind.value) for kind in ErrorType}
+        self.steps = store.histogram(STEPS, agent_id)
         self.experience = {kind: store.cell(EXPERIENCE, agent_id, kind.value) for kind in Experience}
 
     def operation(self, operation: str, protocol: str) -> OperationCells:

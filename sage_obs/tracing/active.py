@@ -13,16 +13,19 @@ from sage_obs.tracing.context import (
     Parent,
     Request,
     format_traceparent,
-    new_span_id,
-    new_trace_id,
+    new_ids,
     request_var,
 )
 
-Attributes = Mapping[str, str | int | float | bool]
+Attributes = Mapping[str, str | int | float | bool | tuple[str, ...]]
 
 
 class OpenSpan(Protocol):
     """A span that has begun."""
+
+    @property
+    def recorded(self) -> bool:
+        """Whether anybody will see it: what is said of one that is not recorded is lost."""
 
     @property
     def ids(self) -> tuple[str, str, bool]:
@@ -41,11 +44,17 @@ class OpenSpan(Protocol):
 class SpanSource(Protocol):
     """Something that makes spans."""
 
-    def server(self, *, name: str, parent: Parent | None, ids: tuple[str, str] | None) -> OpenSpan:
-        """A server span for a request; given `ids` (trace and span), one that carries context and records nothing."""
+    def server(self, *, name: str, parent: Parent | None, local: bool = False) -> OpenSpan:
+        """A span for a request, a server's unless it is `local`, which is the current one from here on."""
+
+    def unrecorded(self, trace_id: str, span_id: str) -> OpenSpan:
+        """One that carries the context of a request, here and to what it calls, and records nothing."""
 
     def client(self, *, name: str, attributes: Attributes) -> OpenSpan:
         """A client span under the current one."""
+
+    def internal(self, *, name: str, attributes: Attributes, attach: bool) -> OpenSpan:
+        """An internal span under the current one; attached, it is the current one until it is left."""
 
     def current(self) -> tuple[str, str, bool] | None:
         """The ids of the span that is current here, None where there is none."""
@@ -65,15 +74,18 @@ class Tracing:
         """Whether to record: as the caller decided, else by the ratio."""
         return random.random() < self._ratio if parent is None else parent.sampled  # noqa: S311 - a share, not a secret
 
-    def begin(self, *, name: str, request_id: str, parent: Parent | None) -> tuple[Request, OpenSpan | None]:
-        """The context of a new request, and its span where spans are made."""
-        sampled = self.sampled(parent)
-        trace_id = parent.trace_id if parent else new_trace_id()
-        if self.spans is None:
-            return Request(request_id=request_id, trace_id=trace_id, span_id=new_span_id(), sampled=sampled), None
-        span = self.spans.server(name=name, parent=parent, ids=None if sampled else (trace_id, new_span_id()))
-        trace_id, span_id, recorded = span.ids
-        return Request(request_id=request_id, trace_id=trace_id, span_id=span_id, sampled=recorded), span
+    def begin(self, *, name: str, request_id: str, parent: Parent | None, local: bool = False) -> tuple[Request, OpenSpan | None]:
+        """The context of a new request, and its span where spans are made. A `request_id` of "" is given one."""
+        trace_id, span_id, new_request_id = new_ids()
+        sampled, span, spans = self.sampled(parent), None, self.spans
+        if parent is not None:
+            trace_id = parent.trace_id
+        if spans is not None:
+            span = spans.server(name=name, parent=parent, local=local) if sampled else spans.unrecorded(trace_id, span_id)
+            trace_id, span_id, sampled = span.ids
+        if request_id:
+            return Request(request_id, trace_id, span_id, sampled=sampled, named=True), span
+        return Request(new_request_id, trace_id, span_id, sampled=sampled), span
 
     def outgoing(self) -> str:
         """The `traceparent` header of a call made here, "" where there is no trace to continue."""

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import sys
 from typing import TYPE_CHECKING, Final
 
 from sage_obs.metrics.store import Store
+from sage_obs.privacy.redaction import redact_text
 from sage_obs.settings import Settings
 from sage_obs.tracing.active import Tracing, use
 
 if TYPE_CHECKING:  # importing it is what an endpoint is for
+    from opentelemetry.sdk.trace import TracerProvider
+
     from sage_obs.tracing.export import ExportProcessor
 
 _EXPORT_SECONDS: Final = 10.0
 """OTLP's default for one export, retries included."""
+_EXPORTER: Final = "OTEL_TRACES_EXPORTER"
+_OTLP: Final = frozenset({"otlp", "otlp_proto_http", "otlp_proto_grpc"})
 _BASE_SOURCE: Final = "environment OTEL_EXPORTER_OTLP_ENDPOINT"
 """The one variable whose value is the base of all signals, by OpenTelemetry's specification of the OTLP exporter."""
 
@@ -32,14 +38,44 @@ class TracingComponent:
     def start(self) -> str:
         """Trace from now on."""
         settings = self._settings
-        if not settings.traces_endpoint:
-            use(Tracing(ratio=settings.sampling_rate, propagate=True))
-            return "context only: no endpoint is set (SAGE_TRACING_ENDPOINT)"
         if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-            use(Tracing(ratio=settings.sampling_rate, propagate=True))
-            return "context only: OTEL_SDK_DISABLED is set"
+            return self._carry("OTEL_SDK_DISABLED is set")
+        if (theirs := _others_provider()) is not None and self._leaves_export_to(theirs):
+            return self._join(theirs)
+        if not settings.traces_endpoint:
+            return self._carry("no endpoint is set (SAGE_TRACING_ENDPOINT)")
+        if self._kept_out():
+            return self._carry(f"OTEL_TRACES_EXPORTER is {os.environ[_EXPORTER]}")
         self._start_spans()
-        return f"{settings.sampling_rate:.0%} of new traces to {settings.traces_endpoint}"
+        return f"{settings.sampling_rate:.0%} of new traces to {redact_text(settings.traces_endpoint)}"
+
+    def _carry(self, why: str) -> str:
+        use(Tracing(ratio=self._settings.sampling_rate, propagate=True))
+        return f"context only: {why}"
+
+    def _join(self, provider: TracerProvider) -> str:
+        """Make spans with a provider that sends them somewhere already. Its sampler decides, unless a rate of ours is set."""
+        from sage_obs.tracing.otel import OtelSpans
+
+        rate = self._settings.sources["sampling_rate"]
+        use(Tracing(ratio=1.0 if rate.source == "default" else rate.value, propagate=True, spans=OtelSpans(provider)))
+        return "spans by the provider that is there, which exports them"
+
+    def _leaves_export_to(self, provider: TracerProvider) -> bool:
+        """Whether a provider that is there exports what we would: to nowhere of ours, or to where OpenTelemetry's variables say."""
+        from sage_obs.tracing.otel import exporters, exports_otlp
+
+        if not exporters(provider):
+            return False
+        return not self._settings.traces_endpoint or self._kept_out() or (self._by_otel() and exports_otlp(provider))
+
+    def _by_otel(self) -> bool:
+        return self._settings.sources["traces_endpoint"].source.startswith("environment OTEL_")
+
+    def _kept_out(self) -> bool:
+        """Whether the endpoint is OpenTelemetry's, and its spans are to go somewhere else or nowhere."""
+        names = {name.strip() for name in os.environ.get(_EXPORTER, "").split(",")} - {""}
+        return self._by_otel() and bool(names) and not names & _OTLP
 
     def _start_spans(self) -> None:
         from opentelemetry.sdk.resources import Resource
@@ -87,3 +123,12 @@ class TracingComponent:
         """Be usable in a forked child."""
         if self._processor is not None:
             self._processor.restart_after_fork()
+
+
+def _others_provider() -> TracerProvider | None:
+    """The provider of the application or of OpenTelemetry's command; nothing is imported to find that there is none."""
+    if "opentelemetry.sdk.trace" not in sys.modules:
+        return None
+    from sage_obs.tracing.otel import existing_provider
+
+    return existing_provider()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import re
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -20,6 +19,8 @@ from sage_obs.conventions import ErrorType
 _TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/=+@-]{1,128}", re.ASCII)
 _SAMPLED: Final = 0x01
+_NONZERO: Final = 1 << 128 | 1 << 64
+"""The last bits of the trace id and of the span id in 256 random ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +48,13 @@ def format_traceparent(trace_id: str, span_id: str, *, sampled: bool) -> str:
     return f"00-{trace_id}-{span_id}-{'01' if sampled else '00'}"
 
 
-def new_trace_id() -> str:
-    """32 random hex digits, never all zero."""
-    return f"{random.getrandbits(128) or 1:032x}"
+def new_ids() -> tuple[str, str, str]:
+    """The ids of a request that nobody has named, all at once for the price of one.
 
-
-def new_span_id() -> str:
-    """16 random hex digits, never all zero."""
-    return f"{random.getrandbits(64) or 1:016x}"
-
-
-def new_request_id() -> str:
-    """A request id for callers that sent none."""
-    return f"req-{random.getrandbits(64):016x}"
+    A trace id of 32 hex digits, a span id of 16, neither of them all zero, and a request id.
+    """
+    digits = (random.getrandbits(256) | _NONZERO).to_bytes(32, "big").hex()
+    return digits[:32], digits[32:48], "req-" + digits[48:]
 
 
 def sane_request_id(text: str) -> str:
@@ -68,55 +63,83 @@ def sane_request_id(text: str) -> str:
 
 
 class Waiting:
-    """Time spent waiting for models and tools. What overlaps counts once: the union of the waits, not their sum."""
+    """Time spent waiting for models and tools. What overlaps counts once: the union of the waits, not their sum.
 
-    __slots__ = ("_clock", "_lock", "_open", "_since", "_total")
+    It takes no lock, for the reason given at `sage_obs.metrics.cells`: after the clock has been read nothing here can be interrupted.
+    """
+
+    __slots__ = ("_clock", "_open", "_since", "_total")
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._lock = threading.RLock()  # a signal handler or destructor that waits for a model may come in the middle
         self._open = 0
         self._since = 0.0
         self._total = 0.0
 
     def begin(self) -> None:
         """One more wait begins."""
-        with self._lock:
-            if not self._open:
-                self._since = self._clock()
-            self._open += 1
+        now = self._clock()
+        if not self._open:
+            self._since = now
+        self._open += 1
 
     def end(self) -> None:
         """One of the waits ends."""
-        with self._lock:
-            self._open -= 1
-            if not self._open:
-                self._total += self._clock() - self._since
+        now = self._clock()
+        self._open -= 1
+        if not self._open:
+            self._total += now - self._since
 
     def seconds(self) -> float:
         """The time waited until now, in seconds; waits that are still open count."""
-        with self._lock:
-            return self._total + (self._clock() - self._since if self._open else 0.0)
+        if not self._open:
+            return self._total
+        now = self._clock()
+        return self._total + (now - self._since if self._open else 0.0)
 
 
 class Request:
-    """The request being served. `error_type` is what `record_error` said of it.
+    """The request being served. `named` says that its caller chose its id; `error_type` is what `record_error` said of it.
 
-    Tasks that outlive it, and connections that carry another one after it, still see it once it is `finished`.
+    `steps` is how many models and tools it has called. Tasks that outlive it, and connections that carry another one after it, still see
+    it once it is `finished`.
     """
 
-    __slots__ = ("error_type", "finished", "request_id", "sampled", "span_id", "trace_id", "waiting")
+    __slots__ = ("_clock", "_waiting", "error_type", "finished", "named", "request_id", "sampled", "span_id", "steps", "trace_id")
 
     def __init__(
-        self, *, request_id: str, trace_id: str, span_id: str, sampled: bool, clock: Callable[[], float] = time.perf_counter
+        self,
+        request_id: str,
+        trace_id: str,
+        span_id: str,
+        *,
+        sampled: bool,
+        named: bool = False,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.request_id = request_id
+        self.named = named
         self.trace_id = trace_id
         self.span_id = span_id
         self.sampled = sampled
         self.error_type: ErrorType | None = None
         self.finished = False
-        self.waiting = Waiting(clock)
+        self.steps = 0
+        self._clock = clock
+        self._waiting: Waiting | None = None
+
+    @property
+    def waiting(self) -> Waiting:
+        """Its waits; most requests have none, and none is made for them. After the second look nothing can come between."""
+        if self._waiting is None:
+            made = Waiting(self._clock)
+            if self._waiting is None:
+                self._waiting = made
+        return self._waiting
+
+    def waited(self) -> float:
+        """How long it has waited until now, in seconds."""
+        return 0.0 if self._waiting is None else self._waiting.seconds()
 
 
 @dataclass(frozen=True, slots=True)

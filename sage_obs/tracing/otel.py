@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextvars import Token
 from typing import Final
 from weakref import WeakSet
 
@@ -70,16 +69,41 @@ class Switch(SpanProcessor):
         return self.target is None or self.target.force_flush(timeout_millis)
 
 
-class OtelSpan:
-    """A span of the SDK, made current unless told otherwise."""
+class _Attached:
+    """A span of OpenTelemetry's API that is made the current one, and stops being it.
 
-    __slots__ = ("_span", "_token")
+    The context before it is put back by value, not by token: a token is good in one context only, and the API logs an error elsewhere.
+    """
 
-    def __init__(self, span: trace.Span, *, attach: bool) -> None:
+    __slots__ = ("_before", "_here", "_span")
+
+    def __init__(self, span: trace.Span) -> None:
         self._span = span
-        self._token: Token[Context] | None = None
-        if attach:
-            self.enter()
+        self._before: Context | None = None
+        self._here: Context | None = None
+
+    def enter(self) -> None:
+        """Make it the current span here."""
+        self._before = otel_context.get_current()
+        self._here = trace.set_span_in_context(self._span, self._before)
+        otel_context.attach(self._here)
+
+    def leave(self) -> None:
+        """It is no longer the current span, where it was made so; asked for from another context, nothing happens."""
+        if self._before is not None and otel_context.get_current() is self._here:
+            otel_context.attach(self._before)
+            self._before = self._here = None
+
+
+class OtelSpan(_Attached):
+    """A span of the SDK."""
+
+    __slots__ = ()
+
+    @property
+    def recorded(self) -> bool:
+        """Whether it is: the sampler of an application's own provider may have another opinion than the layer."""
+        return self._span.is_recording()
 
     @property
     def ids(self) -> tuple[str, str, bool]:
@@ -97,15 +121,30 @@ class OtelSpan:
             self._span.set_status(Status(StatusCode.ERROR))
         self._span.end()
 
-    def enter(self) -> None:
-        """Make it the current span here."""
-        self._token = otel_context.attach(trace.set_span_in_context(self._span))
 
-    def leave(self) -> None:
-        """It is no longer the current span, where it was made so; asked for from another context, nothing happens."""
-        if self._token is not None and trace.get_current_span() is self._span:
-            otel_context.detach(self._token)
-            self._token = None
+class _ContextOnly(NonRecordingSpan):
+    """Carries ids, which it turns into OpenTelemetry's form only when somebody asks: most requests are not sampled, and nobody does."""
+
+    def __init__(self, trace_id: str, span_id: str) -> None:
+        self._ids = (trace_id, span_id)
+
+    def get_span_context(self) -> SpanContext:
+        """The ids as the API has them."""
+        return _context(*self._ids, sampled=False, remote=False)
+
+
+class UnrecordedSpan(_Attached):
+    """The span of a request that is not sampled."""
+
+    __slots__ = ("ids",)
+    recorded: Final = False
+
+    def __init__(self, trace_id: str, span_id: str) -> None:
+        super().__init__(_ContextOnly(trace_id, span_id))
+        self.ids = (trace_id, span_id, False)
+
+    def end(self, *, name: str, attributes: Attributes, error_type: str) -> None:
+        """Nothing was recorded."""
 
 
 class OtelSpans:
@@ -114,19 +153,33 @@ class OtelSpans:
     def __init__(self, provider: trace.TracerProvider) -> None:
         self._tracer = provider.get_tracer("sage_obs")
 
-    def server(self, *, name: str, parent: Parent | None, ids: tuple[str, str] | None) -> OtelSpan:
-        """A server span for a request; given `ids`, one that carries context and records nothing."""
-        if ids is not None:
-            return OtelSpan(NonRecordingSpan(_context(*ids, sampled=False, remote=False)), attach=True)
+    def server(self, *, name: str, parent: Parent | None, local: bool = False) -> OtelSpan:
+        """A span for a request, a server's unless it is `local`, which is the current one from here on."""
         around = otel_context.set_value(_DECIDED, True, Context())
         if parent is not None:
             remote = NonRecordingSpan(_context(parent.trace_id, parent.span_id, sampled=True, remote=True))
             around = trace.set_span_in_context(remote, around)
-        return OtelSpan(self._tracer.start_span(name, context=around, kind=SpanKind.SERVER), attach=True)
+        kind = SpanKind.INTERNAL if local else SpanKind.SERVER
+        span = OtelSpan(self._tracer.start_span(name, context=around, kind=kind))
+        span.enter()
+        return span
+
+    def unrecorded(self, trace_id: str, span_id: str) -> UnrecordedSpan:
+        """One that carries the context of a request and records nothing; it is the current one from here on."""
+        span = UnrecordedSpan(trace_id, span_id)
+        span.enter()
+        return span
 
     def client(self, *, name: str, attributes: Attributes) -> OtelSpan:
         """A client span under the current one. It is not made current: its user may be a generator."""
-        return OtelSpan(self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=dict(attributes)), attach=False)
+        return OtelSpan(self._tracer.start_span(name, kind=SpanKind.CLIENT, attributes=dict(attributes)))
+
+    def internal(self, *, name: str, attributes: Attributes, attach: bool) -> OtelSpan:
+        """An internal span under the current one; attached, it is the current one until it is left."""
+        span = OtelSpan(self._tracer.start_span(name, kind=SpanKind.INTERNAL, attributes=dict(attributes)))
+        if attach:
+            span.enter()
+        return span
 
     def current(self) -> tuple[str, str, bool] | None:
         """The ids of the span that is current here."""
@@ -150,13 +203,29 @@ _switched: Final[WeakSet[TracerProvider]] = WeakSet()
 
 def provider_for(resource: Resource, *, ratio: float) -> TracerProvider:
     """The application's provider where it has set one, else a new one of ours, which then serves the OpenTelemetry API too."""
-    existing = trace.get_tracer_provider()
-    if isinstance(existing, TracerProvider) and not isinstance(existing.sampler, RequestSampler):
+    if (existing := existing_provider()) is not None:
         return _with_switch(existing)
     provider = _with_switch(TracerProvider(sampler=RequestSampler(ratio), resource=resource, shutdown_on_exit=False))
-    if not isinstance(existing, TracerProvider):
+    if not isinstance(trace.get_tracer_provider(), TracerProvider):
         trace.set_tracer_provider(provider)
     return provider
+
+
+def existing_provider() -> TracerProvider | None:
+    """The provider that somebody else has set, None where there is none or it is one of ours."""
+    existing = trace.get_tracer_provider()
+    return existing if isinstance(existing, TracerProvider) and not isinstance(existing.sampler, RequestSampler) else None
+
+
+def exporters(provider: TracerProvider) -> list[object]:
+    """What the provider's own processors hand spans to; a processor of unknown build stands for itself."""
+    processors = getattr(getattr(provider, "_active_span_processor", None), "_span_processors", ())
+    return [getattr(one, "span_exporter", one) for one in processors if one is not _switch]
+
+
+def exports_otlp(provider: TracerProvider) -> bool:
+    """Whether the provider sends its spans by OTLP already, so that ours would be a second time."""
+    return any(type(one).__module__.startswith("opentelemetry.exporter.otlp") for one in exporters(provider))
 
 
 def _with_switch(provider: TracerProvider) -> TracerProvider:

@@ -57,7 +57,7 @@ def test_a_living_backend_gets_everything_before_the_process_ends(tmp_path: Path
         assert len(traces.wait(40)) == 40
     assert seconds < 2.0
     names = [span.name for span in traces.spans]
-    assert (names.count("step"), names.count("chat m")) == (20, 20)
+    assert (names.count("invoke_agent step"), names.count("chat m")) == (20, 20)
 
 
 FORK = """\

@@ -22,13 +22,13 @@ def test_every_metric_belongs_to_somebody() -> None:
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_metrics_are_named_by_the_rules_of_prometheus(metric: Metric) -> None:
-    """Counters end in _total, durations in _seconds, buckets ascend, budgeted labels exist."""
+    """Counters end in _total, durations in _seconds, buckets ascend, budgeted labels exist; steps are counted, not timed."""
     assert re.fullmatch(r"sage_[a-z_]+", metric.name)
     assert metric.name.endswith("_total") == (metric.kind == "counter")
     assert bool(metric.buckets) == (metric.kind == "histogram")
     assert list(metric.buckets) == sorted(set(metric.buckets))
     assert set(metric.budgeted) <= set(metric.labels)
-    assert metric.kind != "histogram" or metric.name.endswith("_seconds")
+    assert metric.kind != "histogram" or metric.name.endswith(("_seconds", "_steps"))
 
 
 def test_the_reference_page_is_what_would_be_rendered_now() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import sage_obs
 from sage_obs.logs.lines import KEYS, Identity, Lines
-from sage_obs.privacy.redaction import redact
+from sage_obs.privacy.redaction import redact, telling
 from sage_obs.tracing.context import Request, request_var
 
 IDENTITY = Identity("a1", "shop", "1.2.3")
@@ -172,3 +172,39 @@ def test_text_is_for_people() -> None:
     assert "shop.orders  a\\nb" in head
     assert "colour=red" in head
     assert stack[-1].startswith("ValueError: invalid literal")
+
+
+KEY = "sk-abcdefghijklmnop1234"
+
+
+@pytest.mark.parametrize("where", ["agent", "service", "logger", "request", "tenant", "message", "extra", "key", "exception"])
+def test_a_secret_is_taken_out_wherever_a_line_has_it(where: str) -> None:
+    """Only what callers say is searched, and everything that they can say is."""
+    identity = Identity(KEY if where == "agent" else "a1", KEY if where == "service" else "shop", "1.2.3")
+    record = _record(f"key {KEY}" if where == "message" else "hello")
+    record.name = KEY if where == "logger" else "shop"
+    if where in {"extra", "key"}:
+        record.__dict__.update({"note": KEY} if where == "extra" else {KEY: 1})
+    if where == "exception":
+        try:
+            int(KEY)
+        except ValueError:
+            record.exc_info = sys.exc_info()
+    request_var.set(Request(KEY if where == "request" else "r1", "ab" * 16, "cd" * 8, sampled=False, named=True))
+    try:
+        with sage_obs.context(tenant=KEY if where == "tenant" else None):
+            line = Lines(identity).line(record)
+    finally:
+        request_var.set(None)
+    assert b"abcdefghijklmnop1234" not in line
+    assert b"[REDACTED]" in line
+
+
+def test_nothing_that_every_line_says_hints_at_a_secret() -> None:
+    """The keys and values that are not searched hold no telling word, or a secret beside them would be missed."""
+    request_var.set(Request("r1", "ab" * 16, "cd" * 8, sampled=False))
+    try:
+        assert not telling(Lines(IDENTITY).line(_record()))
+    finally:
+        request_var.set(None)
+    assert not telling(" ".join(KEYS).encode())

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import random
 import string
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 
 import pytest
 from hypothesis import given
@@ -17,9 +19,7 @@ from sage_obs.tracing.context import (
     Request,
     Waiting,
     format_traceparent,
-    new_request_id,
-    new_span_id,
-    new_trace_id,
+    new_ids,
     parse_traceparent,
     request_var,
     sane_request_id,
@@ -63,10 +63,19 @@ def test_traceparent_follows_the_specification(header: str, valid: bool) -> None
 
 def test_ids_have_the_right_shape() -> None:
     """Trace ids have 32 lower-case hex digits, span ids 16, and request ids are fit for a header."""
-    assert len(new_trace_id()) == 32
-    assert len(new_span_id()) == 16
-    assert set(new_trace_id() + new_span_id()) <= set(string.hexdigits.lower())
-    assert sane_request_id(new_request_id())
+    trace_id, span_id, request_id = new_ids()
+    assert len(trace_id) == 32
+    assert len(span_id) == 16
+    assert set(trace_id + span_id) <= set(string.hexdigits.lower())
+    assert sane_request_id(request_id) == request_id
+
+
+def test_ids_are_never_all_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W3C Trace Context calls an id of zeros invalid, so not even chance makes one."""
+    monkeypatch.setattr(random, "getrandbits", lambda _bits: 0)
+    trace_id, span_id, _ = new_ids()
+    assert int(trace_id, 16)
+    assert int(span_id, 16)
 
 
 @pytest.mark.parametrize("bad", ["", "x" * 129, "a b", "a\nb", "ä", 'a"b', "<script>"])
@@ -158,3 +167,34 @@ def test_a_context_may_end_in_another_task_than_it_began() -> None:
         await asyncio.create_task(_close(generator))
 
     asyncio.run(main())
+
+
+def test_a_context_that_ends_elsewhere_leaves_what_is_said_there() -> None:
+    """Whoever closes an abandoned generator keeps whom the work is for."""
+
+    def numbers() -> Iterator[int]:
+        with sage_obs.context(tenant="theirs"):
+            yield 1
+
+    generator = numbers()
+    contextvars.Context().run(next, generator)
+    with sage_obs.context(tenant="acme"):
+        generator.close()  # type: ignore[attr-defined]
+        assert ambient() == {"tenant": "acme"}
+    assert ambient() == {}
+
+
+def test_a_context_ends_though_one_inside_it_has_not() -> None:
+    """A generator that is still suspended takes nothing past the end of the context around it."""
+
+    def numbers() -> Iterator[int]:
+        with sage_obs.context(conversation_id="c1"):
+            yield 1
+
+    with sage_obs.context(tenant="acme"):
+        generator = numbers()
+        next(generator)
+        assert ambient() == {"tenant": "acme", "conversation_id": "c1"}
+    assert ambient() == {}
+    generator.close()  # type: ignore[attr-defined]
+    assert ambient() == {}

@@ -1,0 +1,1 @@
+"""The layer in programs that do not call it: `sage-obs run`, and a distribution of OpenTelemetry."""

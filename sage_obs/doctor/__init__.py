@@ -1,0 +1,1 @@
+"""What keeps the telemetry of a service from working, found before it is missed; each finding with its remedy."""

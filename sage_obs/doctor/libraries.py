@@ -1,0 +1,23 @@
+"""Libraries of versions that no integration knows."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+
+from sage_obs.doctor.findings import Finding, World
+from sage_obs.integrations import base
+from sage_obs.integrations.base import UnusableLibraryError
+from sage_obs.integrations.versions import check
+
+
+def versions(world: World) -> Iterator[Finding]:
+    """What is installed and outside what its integration knows: it runs, and is not measured."""
+    del world
+    for name in base.NAMES:
+        integration = base.load(name)
+        try:
+            check(integration)
+        except UnusableLibraryError as exc:
+            if importlib.util.find_spec(integration.module.partition(".")[0]) is not None:
+                yield Finding("library", exc.message, exc.hint)
