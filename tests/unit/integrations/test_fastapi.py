@@ -48,34 +48,3 @@ def test_fastapis_telemetry_is_off_where_it_would_only_repeat_our_spans(
     finally:
         active.use(before)
     assert (scope.get(OFF, "none") is None) == off
-
-
-class _NoSpans:
-    """A source of spans that makes none that anybody sees."""
-
-    def server(self, **_: Any) -> Any:
-        """A span that does nothing."""
-        return _NoSpan()
-
-    client = internal = server
-
-    def unrecorded(self, *_: Any) -> Any:
-        """The same."""
-        return _NoSpan()
-
-    def current(self) -> None:
-        """There is none."""
-
-
-class _NoSpan:
-    recorded = False
-    ids = ("0" * 31 + "1", "0" * 15 + "1", False)
-
-    def end(self, **_: Any) -> None:
-        """Do nothing."""
-
-    def enter(self) -> None:
-        """Do nothing."""
-
-    def leave(self) -> None:
-        """Do nothing."""
