@@ -302,4 +302,4 @@ def test_a_refresh_that_fails_costs_no_scrape(instrument: Start, monkeypatch: py
 
     monkeypatch.setattr("sage_obs.runtime.component.memory_limit", broken)
     assert b"\nsage_build_info{" in generate_latest()
-    assert value(INTERNAL_ERRORS, component="metrics") == 1
+    assert value(INTERNAL_ERRORS, component="metrics") >= 1, "one for each reading"
