@@ -181,7 +181,10 @@ class Layer:
 
     def _refresh(self) -> None:
         for refresh in self._refreshed:
-            refresh()
+            try:
+                refresh()
+            except Exception as exc:  # noqa: BLE001 - a scrape is worth having without one gauge
+                active.internal_error("metrics", exc)
 
     def _refresh_health(self) -> None:
         gauges.refresh(self._store, board(), agent_id=self.settings.agent_id)

@@ -14,8 +14,8 @@ import pytest
 import uvloop
 
 import sage_obs
-from sage_obs import loops
-from sage_obs.conventions import EVENT_LOOP_LAG, GC_PAUSE, MEMORY_LIMIT, RUNTIME_TASKS, RUNTIME_THREADS
+from sage_obs import loops, testing
+from sage_obs.conventions import EVENT_LOOP_LAG, GC_PAUSE, INTERNAL_ERRORS, MEMORY_LIMIT, RUNTIME_TASKS, RUNTIME_THREADS
 from sage_obs.metrics.cells import HistogramCell
 from sage_obs.runtime import component
 from sage_obs.runtime.heartbeats import Heartbeats
@@ -265,3 +265,24 @@ def test_without_a_limit_there_is_no_series(instrument: Start, monkeypatch: pyte
     assert value(MEMORY_LIMIT) == 1024
     monkeypatch.setattr(component, "memory_limit", lambda: None)
     assert children(MEMORY_LIMIT) == []
+
+
+def test_a_task_that_nobody_made_ready_and_a_gauge_that_fails_cost_no_scrape(instrument: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some servers keep such tasks on their loops; and whatever becomes of one gauge, the other families are served."""
+    heartbeats = Heartbeats(HistogramCell((1.0,)))
+    unready = asyncio.Task.__new__(asyncio.Task)
+
+    async def main() -> int:
+        heartbeats.watch(asyncio.get_running_loop())
+        asyncio.tasks._register_task(unready)
+        try:
+            return heartbeats.tasks()
+        finally:
+            asyncio.tasks._unregister_task(unready)
+
+    assert asyncio.run(main()) == 0
+    instrument()
+    testing.reraise_internal_errors(on=False)
+    monkeypatch.setattr(component, "memory_limit", lambda: 1 // 0)
+    assert value(RUNTIME_THREADS) > 0
+    assert value(INTERNAL_ERRORS, component="metrics") > 0
