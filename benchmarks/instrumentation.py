@@ -25,7 +25,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Final
+from typing import Any, Final, cast
 
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]
@@ -136,7 +136,7 @@ def starlette_exporter(_url: str) -> App:
 
     app = application()
     app.add_middleware(PrometheusMiddleware, app_name="bench")
-    return app  # type: ignore[no-any-return]
+    return cast("App", app)
 
 
 def fastapi_instrumentator(_url: str) -> App:
@@ -145,7 +145,7 @@ def fastapi_instrumentator(_url: str) -> App:
 
     app = application()
     Instrumentator().instrument(app)
-    return app  # type: ignore[no-any-return]
+    return cast("App", app)
 
 
 def _otel(url: str) -> None:
@@ -165,7 +165,7 @@ def opentelemetry(url: str) -> App:
     from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 
     _otel(url)
-    return OpenTelemetryMiddleware(application(), exclude_spans=["send", "receive"])
+    return cast("App", OpenTelemetryMiddleware(application(), exclude_spans=["send", "receive"]))
 
 
 def _json_logger() -> Any:
@@ -212,7 +212,7 @@ def the_usual_stack(url: str) -> App:
             },
         )
 
-    return OpenTelemetryMiddleware(logging_app, exclude_spans=["send", "receive"])
+    return cast("App", OpenTelemetryMiddleware(logging_app, exclude_spans=["send", "receive"]))
 
 
 def logfire_(url: str) -> App:
@@ -223,7 +223,7 @@ def logfire_(url: str) -> App:
     logfire.configure(send_to_logfire=False, console=False, sampling=logfire.SamplingOptions(head=SAMPLED))
     app = application()
     logfire.instrument_starlette(app)
-    return app  # type: ignore[no-any-return]
+    return cast("App", app)
 
 
 def ddtrace_(url: str) -> App:
@@ -232,7 +232,7 @@ def ddtrace_(url: str) -> App:
     os.environ |= {"DD_REMOTE_CONFIGURATION_ENABLED": "false", "DD_TRACE_STARTUP_LOGS": "false"}
     from ddtrace.contrib.asgi import TraceMiddleware
 
-    return TraceMiddleware(application())  # type: ignore[no-any-return]
+    return cast("App", TraceMiddleware(application()))
 
 
 def sentry(url: str) -> App:
@@ -241,7 +241,7 @@ def sentry(url: str) -> App:
     from sentry_sdk.integrations.asgi import SentryAsgiMiddleware
 
     sentry_sdk.init(dsn=url.replace("://", "://key@") + "/1", traces_sample_rate=SAMPLED)
-    return SentryAsgiMiddleware(application())
+    return cast("App", SentryAsgiMiddleware(application()))
 
 
 def elastic(url: str) -> App:
@@ -251,7 +251,7 @@ def elastic(url: str) -> App:
     client = make_apm_client({"SERVICE_NAME": "bench", "SERVER_URL": url, "TRANSACTION_SAMPLE_RATE": SAMPLED, "CENTRAL_CONFIG": False})
     app = application()
     app.add_middleware(ElasticAPM, client=client)
-    return app  # type: ignore[no-any-return]
+    return cast("App", app)
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,6 +131,20 @@ LLM_TOKENS = Metric(
     ("provider", "model", "type"),
     budgeted=("model",),
 )
+LLM_CACHED_TOKENS = Metric(
+    "sage_llm_cached_tokens_total",
+    "counter",
+    "Input tokens read from or written to the provider's cache; part of the input tokens, never to be added to them.",
+    ("provider", "model", "kind"),
+    budgeted=("model",),
+)
+LLM_REASONING_TOKENS = Metric(
+    "sage_llm_reasoning_tokens_total",
+    "counter",
+    "Output tokens spent on reasoning; part of the output tokens, never to be added to them.",
+    ("provider", "model"),
+    budgeted=("model",),
+)
 
 REQUEST_OVERHEAD = Metric(
     "sage_agent_request_overhead_seconds",
@@ -259,6 +273,8 @@ AGENT_METRICS: Final = (
     LLM_CALL_DURATION,
     LLM_TIME_TO_FIRST_TOKEN,
     LLM_TOKENS,
+    LLM_CACHED_TOKENS,
+    LLM_REASONING_TOKENS,
     LLM_ERRORS,
     LLM_COST,
     BUILD_INFO,

@@ -127,15 +127,17 @@ class Layer:
             yield TracingComponent(settings, self._store)
         if healthy := on("health", wanted=settings.health):
             yield HealthComponent(board())
-        if counted := on("metrics", wanted=settings.metrics):
+        metrics: MetricsComponent | None = None
+        if on("metrics", wanted=settings.metrics):
             self._refreshed = (self._refresh_health,) if healthy else ()
-            yield MetricsComponent(self._store, refresh=self._refresh)
-        if on("runtime", wanted=counted):
+            metrics = MetricsComponent(self._store, refresh=self._refresh)
+            yield metrics
+        if on("runtime", wanted=metrics is not None):
             runtime = RuntimeComponent(self._store)
             self._refreshed = (*self._refreshed, runtime.refresh)
             yield runtime
-        if on("ops", wanted=counted or healthy):
-            self._ops = OpsComponent(settings, metrics=counted, board=board() if healthy else None)
+        if on("ops", wanted=metrics is not None or healthy):
+            self._ops = OpsComponent(settings, metrics=metrics, board=board() if healthy else None)
             yield self._ops
         yield from self._libraries()
 

@@ -3,115 +3,118 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Final, Self
 
-from sage_obs.conventions import (
-    LLM_CALL_DURATION,
-    LLM_CALLS,
-    LLM_COST,
-    LLM_ERRORS,
-    LLM_TIME_TO_FIRST_TOKEN,
-    LLM_TOKENS,
-    UNKNOWN_PRICE,
-    ErrorType,
-    Outcome,
-)
+from sage_obs.conventions import LLM_COST, LLM_TIME_TO_FIRST_TOKEN, UNKNOWN_PRICE, ErrorType, Outcome
+from sage_obs.genai.models import Bound, ModelCells
+from sage_obs.genai.nesting import Counting
 from sage_obs.genai.prices import price_of
 from sage_obs.genai.taxonomy import classify, outcome_of
+from sage_obs.genai.usage import NOTHING, Usage
 from sage_obs.genai.waits import Wait, count_step
 from sage_obs.metrics.active import internal_error, store
 from sage_obs.metrics.budget import label_text
-from sage_obs.metrics.cells import Cell, HistogramCell
-from sage_obs.metrics.store import Store
-from sage_obs.tracing.active import OpenSpan, tracing
+from sage_obs.tracing.active import Attributes, OpenSpan, tracing
 from sage_obs.tracing.ambient import CONVERSATION_ID, TENANT, ambient
 from sage_obs.tracing.context import as_error_type, request_var
 
-_BOUND_AT_MOST: Final = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class ModelCells:
-    """What calls to one model write."""
-
-    outcomes: dict[Outcome, Cell]
-    errors: dict[ErrorType, Cell]
-    duration: HistogramCell
-    input: Cell
-    output: Cell
-
-    @classmethod
-    def bind(cls, store: Store, provider: str, model: str, operation: str) -> Self:
-        """The cells of a model; everything with a bounded label exists at 0 from the first call on."""
-        return cls(
-            {outcome: store.cell(LLM_CALLS, provider, model, operation, outcome.value) for outcome in Outcome},
-            {kind: store.cell(LLM_ERRORS, provider, model, kind.value) for kind in ErrorType},
-            store.histogram(LLM_CALL_DURATION, provider, model, operation),
-            store.cell(LLM_TOKENS, provider, model, "input"),
-            store.cell(LLM_TOKENS, provider, model, "output"),
-        )
-
-
-class _Bound:
-    """The cells bound so far, for as long as the same store is in use."""
-
-    __slots__ = ("_cells", "_store")
-
-    def __init__(self) -> None:
-        self._store: Store | None = None
-        self._cells: dict[tuple[str, str, str], ModelCells] = {}
-
-    def cells(self, provider: str, model: str, operation: str) -> ModelCells:
-        if (now := store()) is not self._store:
-            self._store, self._cells = now, {}
-        key = (provider, model, operation)
-        if (found := self._cells.get(key)) is not None:
-            return found
-        made = ModelCells.bind(now, *key)
-        if len(self._cells) < _BOUND_AT_MOST:
-            self._cells[key] = made
-        return made
-
-
-_bound: Final = _Bound()
+_REASONS_AT_MOST: Final = 8
+_bound: Final = Bound()
 
 
 class LlmCall:
-    """A call under way, as a context manager, sync or async. An exception is classified, counted and passes on untouched."""
+    """A call under way, as a context manager, sync or async. An exception is classified, counted and passes on untouched.
 
-    def __init__(self, provider: str, model: str, *, operation: str = "chat", clock: Callable[[], float] = time.perf_counter) -> None:
+    Calls that client libraries make inside are this call, and are not counted again. Without `spans` it makes none, because somebody
+    else makes one of it.
+    """
+
+    def __init__(
+        self,
+        provider: str,
+        model: str,
+        *,
+        operation: str = "chat",
+        spans: bool = True,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._provider = label_text(provider)
         self._model = label_text(model)
         self._operation = label_text(operation)
+        self._spans = spans
         self._clock = clock
         self._began = 0.0
+        self._left: float | None = None
         self._first_token: float | None = None
-        self._input = 0
-        self._output = 0
+        self._usage = NOTHING
+        self._answer: dict[str, str | tuple[str, ...]] = {}
         self._error: ErrorType | None = None
         self._wait = Wait()
         self._span: OpenSpan | None = None
+        self._counting = Counting()
 
     def first_token(self) -> None:
         """The first token has arrived; later ones may say so again."""
         if self._first_token is None:
             self._first_token = self._clock() - self._began
 
-    def usage(self, *, input: int = 0, output: int = 0) -> None:  # noqa: A002 - the conventions' word
+    def usage(  # the conventions' words
+        self,
+        *,
+        input: int = 0,  # noqa: A002
+        output: int = 0,
+        cached_read: int = 0,
+        cached_write: int = 0,
+        reasoning: int = 0,
+    ) -> None:
         """The tokens the provider billed for this call so far; the last word counts. Input includes cache reads and writes.
 
-        What is no number of tokens, such as the None of a provider that sent no usage, changes nothing and counts as an internal error.
+        `cached_read`, `cached_write` and `reasoning` are parts of the two, not added to them. What is no number of tokens, such as the
+        None of a provider that sent no usage, changes nothing and counts as an internal error.
         """
-        self._input, self._output = _tokens(input, self._input), _tokens(output, self._output)
+        before = self._usage
+        self.used(
+            Usage.of(
+                input=_tokens(input, before.input),
+                output=_tokens(output, before.output),
+                cached_read=_tokens(cached_read, before.cached_read),
+                cached_write=_tokens(cached_write, before.cached_write),
+                reasoning=_tokens(reasoning, before.reasoning),
+            )
+        )
+
+    def used(self, usage: Usage) -> None:
+        """The same, of a usage that has been normalised."""
+        self._usage = usage
+
+    def response(self, *, model: object = None, id: object = None, finish_reasons: Iterable[object] = ()) -> None:  # noqa: A002 - the conventions' word
+        """What the answer says of itself, for the span; what is no text, or not said again, changes nothing."""
+        for name, value in (("gen_ai.response.model", model), ("gen_ai.response.id", id)):
+            if isinstance(value, str) and value:
+                self._answer[name] = label_text(value)
+        reasons = tuple(label_text(reason) for reason in finish_reasons if isinstance(reason, str))
+        if reasons:
+            before = self._answer.get("gen_ai.response.finish_reasons", ())
+            self._answer["gen_ai.response.finish_reasons"] = (*before, *reasons)[:_REASONS_AT_MOST]
+
+    @property
+    def traced(self) -> bool:
+        """Whether there is a span of it."""
+        return self._span is not None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer has said why it ends."""
+        return "gen_ai.response.finish_reasons" in self._answer
 
     def fail(self, error_type: ErrorType | str) -> None:
         """The call failed this way, whether or not an exception says so too; this word beats the exception's."""
         self._error = as_error_type(error_type)
 
-    def __enter__(self) -> Self:
+    def begin(self) -> None:
+        """The call goes out: from here on the request around it waits."""
         count_step()
         self._wait.__enter__()
         self._began = self._clock()
@@ -119,17 +122,40 @@ class LlmCall:
             self._span = self._open_span()
         except Exception as exc:  # noqa: BLE001 - the telemetry must not break the call
             internal_error("genai", exc)
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        seconds = self._clock() - self._began
-        self._wait.__exit__(kind, error, trace)
+    def pause(self) -> None:
+        """The caller has a piece of the answer and works on it: that is no waiting."""
+        if self._left is None:
+            self._left = self._clock()
+            self._wait.__exit__(None, None, None)
+
+    def resume(self) -> None:
+        """The caller waits for the next piece."""
+        if self._left is not None:
+            self._left = None
+            self._wait.__enter__()
+
+    def end(self, error: BaseException | None = None, *, abandoned: bool = False) -> None:
+        """The call is over, once. One that was `abandoned` ended when its caller took the last piece."""
+        left = self._left
+        seconds = (self._clock() if left is None or not abandoned else left) - self._began
+        if left is None:
+            self._wait.__exit__(None, None, None)
         if error is not None and self._error is None:
             self._error = classify(error)
         try:
             self._record(seconds)
         except Exception as exc:  # noqa: BLE001 - the telemetry must not break the call
             internal_error("genai", exc)
+
+    def __enter__(self) -> Self:
+        self._counting.__enter__()
+        self.begin()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._counting.__exit__(kind, error, trace)
+        self.end(error)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -149,18 +175,18 @@ class LlmCall:
         self._close_span()
 
     def _bill(self, cells: ModelCells) -> None:
-        cells.input.add(self._input)
-        cells.output.add(self._output)
+        cells.used(self._usage)
         price = price_of(self._provider, self._model)
         if price is None:
             store().cell(UNKNOWN_PRICE, self._provider, self._model).add()
         else:
-            store().cell(LLM_COST, self._provider, self._model).add(price.cost(input=self._input, output=self._output))
+            cost = price.cost(input=self._usage.input, output=self._usage.output)
+            store().cell(LLM_COST, self._provider, self._model).add(cost)
 
     def _open_span(self) -> OpenSpan | None:
         """A client span; none where nobody receives spans or the request around is not sampled."""
         spans, request = tracing().spans, request_var.get()
-        if spans is None or (request is not None and not request.sampled):
+        if spans is None or not self._spans or (request is not None and not request.sampled):
             return None
         attributes = {
             "gen_ai.operation.name": self._operation,
@@ -177,9 +203,23 @@ class LlmCall:
     def _close_span(self) -> None:
         if self._span is None:
             return
-        usage = {"gen_ai.usage.input_tokens": self._input, "gen_ai.usage.output_tokens": self._output}
         error_type = "" if self._error is None else self._error.value
-        self._span.end(name=f"{self._operation} {self._model}", attributes=usage if any(usage.values()) else {}, error_type=error_type)
+        self._span.end(
+            name=f"{self._operation} {self._model}", attributes={**_as_attributes(self._usage), **self._answer}, error_type=error_type
+        )
+
+
+def _as_attributes(usage: Usage) -> Attributes:
+    """The conventions' attributes: none where nothing is known, the parts only where there are any."""
+    if usage == NOTHING:
+        return {}
+    parts = {
+        "gen_ai.usage.cache_read.input_tokens": usage.cached_read,
+        "gen_ai.usage.cache_creation.input_tokens": usage.cached_write,
+        "gen_ai.usage.reasoning.output_tokens": usage.reasoning,
+    }
+    known = {name: number for name, number in parts.items() if number}
+    return {"gen_ai.usage.input_tokens": usage.input, "gen_ai.usage.output_tokens": usage.output, **known}
 
 
 def _tokens(given: float, before: int) -> int:

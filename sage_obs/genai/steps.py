@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AbstractContextManager
+from contextvars import copy_context
 from typing import Any, ParamSpec, TypeVar, cast
 
 P = ParamSpec("P")
@@ -28,19 +29,33 @@ def _generator(function: Callable[P, Generator[Any, Any, Any]], around: Around) 
     @functools.wraps(function)
     def stepped(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, Any]:
         inner, step = function(*args, **kwargs), around()
-        advance: Callable[[], Any] = functools.partial(next, inner)
+        advance: Callable[[], Any] = functools.partial(_advance, step, functools.partial(next, inner))
         while True:
             try:
-                with step:
-                    item = advance()
+                item = advance()
             except StopIteration as end:
                 return end.value
             try:
-                advance = functools.partial(inner.send, (yield item))
+                advance = functools.partial(_advance, step, functools.partial(inner.send, (yield item)))
+            except GeneratorExit as exc:
+                advance = functools.partial(_closed, step, functools.partial(inner.throw, exc))
             except BaseException as exc:  # noqa: BLE001 - whatever is thrown in is the function's to see
-                advance = functools.partial(inner.throw, exc)
+                advance = functools.partial(_advance, step, functools.partial(inner.throw, exc))
 
     return stepped
+
+
+def _advance(step: AbstractContextManager[Any], advance: Callable[[], Any]) -> Any:
+    with step:
+        return advance()
+
+
+def _closed(step: AbstractContextManager[Any], advance: Callable[[], Any]) -> Any:
+    """The last step of a generator that is closed, in a copy of the context.
+
+    The garbage collector may close it in the middle of a `ContextVar.set`, and CPython 3.11 does not survive another one in that context.
+    """
+    return copy_context().run(_advance, step, advance)
 
 
 def _async_generator(function: Callable[P, AsyncGenerator[Any, Any]], around: Around) -> Callable[P, AsyncGenerator[Any, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
 
@@ -26,6 +27,23 @@ _BY_CODE: Final = {
     "content_policy_violation": ErrorType.CONTENT_FILTER,
 }
 """Codes that OpenAI-compatible servers put in `error.code`, and their clients on the exception."""
+_BY_KIND: Final = {
+    **_BY_CODE,
+    "api_error": ErrorType.SERVER_ERROR,
+    "authentication_error": ErrorType.AUTH,
+    "invalid_prompt": ErrorType.INVALID_REQUEST,
+    "invalid_request_error": ErrorType.INVALID_REQUEST,
+    "overloaded_error": ErrorType.UNAVAILABLE,
+    "permission_error": ErrorType.AUTH,
+    "rate_limit_error": ErrorType.RATE_LIMITED,
+    "rate_limit_exceeded": ErrorType.RATE_LIMITED,
+    "server_error": ErrorType.SERVER_ERROR,
+    "timeout_error": ErrorType.TIMEOUT,
+}
+"""What an error in the middle of an answer, which has the status of a success, calls itself in its `code` or `type`."""
+_STATUSES: Final = range(400, 600)
+_TOO_LONG: Final = ("prompt is too long", "exceeds the maximum number of tokens")
+"""What Anthropic and Google say of it, who have no code of its own for it."""
 _BY_NAME: Final = (
     ("ratelimit", ErrorType.RATE_LIMITED),
     ("timeout", ErrorType.TIMEOUT),
@@ -33,6 +51,10 @@ _BY_NAME: Final = (
     ("permissiondenied", ErrorType.AUTH),
     ("contentfilter", ErrorType.CONTENT_FILTER),
     ("connect", ErrorType.UNAVAILABLE),
+    ("remoteprotocol", ErrorType.UNAVAILABLE),
+    ("readerror", ErrorType.UNAVAILABLE),
+    ("writeerror", ErrorType.UNAVAILABLE),
+    ("responsevalidation", ErrorType.SERVER_ERROR),
 )
 """What the names of exceptions hold in the client libraries, which cannot be imported to ask."""
 
@@ -59,6 +81,11 @@ def of_status(status: int) -> ErrorType:
     return _BY_STATUS.get(status, fallback)
 
 
+def of_code(code: object) -> ErrorType | None:
+    """The kind of error a code or type in an answer's body stands for, None where it is not known."""
+    return _BY_KIND.get(code) if isinstance(code, str) else None
+
+
 def outcome_of_raised(error_type: ErrorType) -> Outcome:
     """How a request ended that let an exception of this kind out: whatever a call inside it met, its caller was failed."""
     return Outcome.CANCELLED if error_type is ErrorType.CANCELLED else Outcome.SERVER_ERROR
@@ -83,16 +110,29 @@ def _classify(error: BaseException) -> ErrorType:
     if isinstance(code, str) and code in _BY_CODE:
         return _BY_CODE[code]
     status = _status(error)
-    return of_status(status) if status >= HTTPStatus.BAD_REQUEST else _by_name(error)
+    if status == HTTPStatus.BAD_REQUEST and any(said in str(error) for said in _TOO_LONG):
+        return ErrorType.CONTEXT_LENGTH
+    return of_status(status) if status >= HTTPStatus.BAD_REQUEST else _in_body(error) or _by_name(error)
 
 
 def _status(error: BaseException) -> int:
-    """The status a client library keeps on its exception or on the response it belongs to; 0 for none."""
+    """The status a client library keeps on its exception, under either name, or on the response it belongs to; 0 for none."""
     for holder in (error, _attribute(error, "response")):
         status = _attribute(holder, "status_code")
         if isinstance(status, int):
             return status
-    return 0
+    code = _attribute(error, "code")
+    return code if isinstance(code, int) and code in _STATUSES else 0
+
+
+def _in_body(error: BaseException) -> ErrorType | None:
+    """The kind of error in the body that a client library keeps on its exception; the body has it, or an `error` in it."""
+    body = _attribute(error, "body")
+    if not isinstance(body, Mapping):
+        return None
+    inner = body.get("error")
+    said = [one.get(key) for one in (inner, body) if isinstance(one, Mapping) for key in ("code", "type")]
+    return next((kind for kind in map(of_code, said) if kind is not None), ErrorType.SERVER_ERROR)
 
 
 def _attribute(holder: object, name: str) -> object:

@@ -43,7 +43,6 @@ class Board:
         self._app_expected = False
         self._draining = False
         self.served = False
-        self.serving = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def register(self, name: str, function: CheckFunction, *, critical: bool, timeout: float) -> None:
@@ -74,15 +73,16 @@ class Board:
         self._draining = True
 
     def seen(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The application serves, on this event loop: startup is complete, and its asynchronous checks run there.
-
-        Until that loop is found to have stopped, `serving` spares the requests after it the question.
-        """
+        """The application serves, on this event loop: startup is complete, and its asynchronous checks run there."""
         self._loop = loop
-        self.serving = True
         loops.seen(loop)
         if self._started_at is None:
             self.started()
+
+    @property
+    def serving(self) -> bool:
+        """Whether the loop that was seen last still runs: requests need not ask for theirs, which costs a system call."""
+        return self._loop is not None and self._loop.is_running()
 
     def liveness(self) -> Answer:
         """The process answers; that is all."""
@@ -98,8 +98,6 @@ class Board:
 
     def start_checks(self) -> list[Future[Result]]:
         """Begin a run of every check."""
-        if self._loop is not None and not self._loop.is_running():
-            self._loop, self.serving = None, False
         return [check.start(self._loop) for check in self._checks.values()]
 
     def patience(self) -> float:

@@ -1,7 +1,7 @@
 """aiohttp's server: every application and low-level server, named by the resource that matched.
 
 The measurement is around the protocol's handling of one request, which ends with the last byte; what the response writes in between is
-told to an exchange in ASGI's events. Requests for another protocol, such as websockets, are left alone.
+told to an exchange in ASGI's events. Requests for a websocket are left alone.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class AiohttpIntegration:
 
     name = "aiohttp"
     module = "aiohttp.web_protocol"
-    versions = ("3.9", "4")
+    versions = ("3.11", "4")
 
     def __init__(self) -> None:
         self._patches: tuple[Patch, ...] = ()
@@ -69,7 +69,8 @@ def _measured(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitabl
     @functools.wraps(original)
     async def _handle_request(self: Any, request: Any, start_time: float | None, request_handler: Handler) -> Any:
         active = recorder()
-        if active is None or request_handler is not self._request_handler or "upgrade" in request.headers:
+        upgrading = request.headers.get("upgrade", "").lower() == "websocket"
+        if active is None or upgrading or request_handler is not self._request_handler:
             return await original(self, request, start_time, request_handler)
         board().seen(asyncio.get_running_loop())
         if request.path in _UNCOUNTED:

@@ -94,6 +94,6 @@ async def _disconnected() -> Event:
 
 def _operation(request: Any) -> str:
     """The canonical form of the resource that matched, with its placeholders and the prefixes of the applications around it."""
-    match = getattr(request, "match_info", None)
+    match = getattr(request, "_match_info", None)  # the public one insists that there is one
     resource = None if match is None else match.route.resource
     return UNMATCHED if resource is None else named(request.method, resource.canonical)

@@ -16,7 +16,7 @@ class AiohttpClientIntegration:
     name = "aiohttp-client"
     distribution = "aiohttp"
     module = "aiohttp.client_reqrep"
-    versions = ("3.9", "4")
+    versions = ("3.11", "4")
 
     def __init__(self) -> None:
         self._patch: Patch | None = None

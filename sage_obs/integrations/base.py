@@ -50,6 +50,9 @@ _MODULES: Final = {
     "structlog": "sage_obs.integrations.structlog",
     "gunicorn": "sage_obs.integrations.gunicorn",
     "granian": "sage_obs.integrations.granian",
+    "openai": "sage_obs.integrations.openai",
+    "anthropic": "sage_obs.integrations.anthropic",
+    "google-genai": "sage_obs.integrations.google_genai",
 }
 
 NAMES: Final = tuple(_MODULES)

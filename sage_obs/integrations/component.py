@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import sys
 
@@ -16,6 +17,13 @@ class NotFoundError(SageObsError):
     """A library that is not installed, and that nobody asked for by name."""
 
 
+def _installed(integration: Integration) -> bool:
+    """Whether the library is there; several may share a package's name, such as `google`."""
+    if importlib.util.find_spec(integration.module.partition(".")[0]) is None:
+        return False
+    return any(True for _ in importlib.metadata.Distribution.discover(name=integration.name))
+
+
 class LibraryComponent(Unbuffered):
     """Installs an integration: now where the library is imported or `asked` for by name, else when the application imports it."""
 
@@ -28,7 +36,7 @@ class LibraryComponent(Unbuffered):
     def start(self) -> str:
         """Install, or wait for the import. Raises UnusableLibraryError for an unknown name, a missing library or an unknown version."""
         integration = load(self.name)
-        if not self._asked and importlib.util.find_spec(integration.module.partition(".")[0]) is None:
+        if not self._asked and not _installed(integration):
             raise NotFoundError("not installed")
         version = check(integration)
         self._integration = integration

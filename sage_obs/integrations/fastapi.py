@@ -25,7 +25,7 @@ class FastApiIntegration:
 
     name = "fastapi"
     module = "fastapi.applications"
-    versions = ("0.100", "1")
+    versions = ("0.109", "1")
 
     def __init__(self) -> None:
         self._patch: Patch | None = None

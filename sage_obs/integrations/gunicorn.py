@@ -19,7 +19,7 @@ class GunicornIntegration:
 
     name = "gunicorn"
     module = "gunicorn.glogging"
-    versions = ("20.1", "28")
+    versions = ("21.2", "28")
 
     def __init__(self) -> None:
         self._patch: Patch | None = None

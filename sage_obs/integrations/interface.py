@@ -7,7 +7,16 @@ from typing import Any, Final, Literal
 
 Interface = Literal["asgi", "wsgi"]
 
-_FRAMEWORKS: Final = frozenset({"starlette", "fastapi", "flask", "django", "aiohttp"})
+_PATCHED: Final = frozenset(
+    {
+        "starlette.applications.Starlette",
+        "flask.app.Flask",
+        "django.core.handlers.asgi.ASGIHandler",
+        "django.core.handlers.wsgi.WSGIHandler",
+        "aiohttp.web_app.Application",
+    }
+)
+"""The classes whose instances the integrations measure; FastAPI's is a Starlette."""
 
 
 def interface_of(app: Any) -> Interface:
@@ -26,5 +35,5 @@ def _takes(app: Any, count: int) -> bool:
 
 
 def found_by_itself(app: Any) -> bool:
-    """Whether an integration patches the application's class, or it has Starlette's routes."""
-    return hasattr(app, "routes") or not _FRAMEWORKS.isdisjoint(kind.__module__.partition(".")[0] for kind in type(app).__mro__)
+    """Whether an integration measures the application where it stands."""
+    return not _PATCHED.isdisjoint(f"{kind.__module__}.{kind.__qualname__}" for kind in type(app).__mro__)

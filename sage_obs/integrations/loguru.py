@@ -21,7 +21,7 @@ class LoguruIntegration:
 
     name = "loguru"
     module = "loguru"
-    versions = ("0.7", "1")
+    versions = ("0.7.2", "1")
 
     def __init__(self) -> None:
         self._patches: tuple[Patch, ...] = ()

@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 _MISSING = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """An attribute that a patch has replaced, and what was there."""
+
+    owner: type | ModuleType
+    attribute: str
+    original: object
+
+    def there(self) -> object:
+        """What is there now."""
+        return vars(self.owner).get(self.attribute, _MISSING)
+
+
+_recorders: Final[list[list[Replaced]]] = []
+
+
+@contextmanager
+def recording() -> Iterator[list[Replaced]]:
+    """Everything that patches replace within the block, for tests that everything comes back."""
+    replaced: list[Replaced] = []
+    _recorders.append(replaced)
+    try:
+        yield replaced
+    finally:
+        _recorders.remove(replaced)
 
 
 class Patch:
@@ -24,6 +53,8 @@ class Patch:
         if self._original is _MISSING and (own := self._owner.__dict__.get(self._attribute, _MISSING)) is not _MISSING:
             self._original, self._placed = own, self._wrap(own)
             setattr(self._owner, self._attribute, self._placed)
+            for replaced in _recorders:
+                replaced.append(Replaced(self._owner, self._attribute, own))
 
     def uninstall(self) -> None:
         """Put the original back, unless somebody else has wrapped ours since: then theirs keeps calling ours, which does nothing."""

@@ -29,7 +29,7 @@ class StarletteIntegration:
 
     name = "starlette"
     module = "starlette.applications"
-    versions = ("0.27", "2")
+    versions = ("0.35", "2")
 
     def __init__(self) -> None:
         self._patch: Patch | None = None

@@ -27,7 +27,7 @@ class StructlogIntegration:
 
     name = "structlog"
     module = "structlog"
-    versions = ("22.1", "28")
+    versions = ("23.1", "28")
 
     def __init__(self) -> None:
         self._patch: Patch | None = None
@@ -67,7 +67,7 @@ def _sending(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _writes(logger: Any) -> bool:
-    from structlog._output import BytesLogger, PrintLogger, WriteLogger
+    from structlog import BytesLogger, PrintLogger, WriteLogger
 
     return isinstance(logger, (PrintLogger, WriteLogger, BytesLogger, logging.Logger))
 

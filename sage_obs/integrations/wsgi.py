@@ -56,9 +56,10 @@ class WsgiMiddleware:
         self._protocol = protocol
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Serve one request."""
+        """Serve one request. One for a websocket, which some applications speak on the server's socket, is left alone."""
         active = recorder()
-        if active is None or NOTED in environ or _inside_asgi(start_response):
+        upgrading = environ.get("HTTP_UPGRADE", "").lower() == "websocket"
+        if active is None or upgrading or NOTED in environ or _inside_asgi(start_response):
             return self._app(environ, start_response)
         environ[NOTED] = Noted()
         board().started()

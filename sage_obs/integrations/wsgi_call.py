@@ -5,6 +5,7 @@ An exchange waits for nothing but its `receive` and `send`, which never wait her
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, Final, Protocol, Self
 
@@ -28,7 +29,7 @@ class StartResponse(Protocol):
 class Call:
     """A request from the application's call to the last piece of its body."""
 
-    __slots__ = ("_begun", "_ended", "_environ", "_exchange", "_headers", "_invocation", "_start_response", "_status", "_whole")
+    __slots__ = ("_begun", "_ended", "_environ", "_exchange", "_headers", "_invocation", "_sent", "_start_response", "_status", "_whole")
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class Call:
         self._start_response = start_response
         self._status = 0
         self._headers: Headers = []
+        self._sent = 0
         self._begun = False
         self._ended = False
         self._whole = False
@@ -73,23 +75,28 @@ class Call:
         self._status, self._headers = int(status[:3]) if status[:3].isdecimal() else 0, headers
 
         def writing(data: bytes) -> None:
-            self.piece(data)
             try:
                 write(data)
             except OSError:
                 self._tell(self._exchange.receive())
                 raise
+            self.piece(data)
 
         return writing
 
     def piece(self, data: bytes) -> None:
-        """A piece of the body goes out; the first one takes the head along."""
+        """A piece of the body goes out; the first one takes the head along. With the length it was told a server has what it wants."""
         if data:
             self._begin()
+            self._sent += len(data)
             self._tell(self._exchange.send({"type": "http.response.body", "body": data, "more_body": True}))
+        if self._sent >= self._length():
+            self.end()
 
     def end(self) -> None:
         """The last piece went out. An application that never started its answer has given none."""
+        if self._ended:
+            return
         self._ended = True
         if self._status:
             self._begin()
@@ -97,7 +104,7 @@ class Call:
         self._exchange.finish()
 
     def closed(self) -> None:
-        """The server is done. Where it did not wait for the last piece, its caller has left."""
+        """The server is done. Where it did not wait for the last piece, and more was to come, its caller has left."""
         if not self._ended:
             self._tell(self._exchange.receive())
             self._exchange.finish()
@@ -128,6 +135,11 @@ class Call:
         if self._whole:
             headers.append((_LENGTH.encode(), b""))
         self._tell(self._exchange.send({"type": "http.response.start", "status": self._status, "headers": headers}))
+
+    def _length(self) -> float:
+        """How many bytes the answer said it would have; infinite where it did not say."""
+        said = next((value for name, value in self._headers if name.lower() == _LENGTH), "")
+        return int(said) if said.isdecimal() else math.inf
 
     def _tell(self, step: Coroutine[Any, Any, object]) -> None:
         try:

@@ -9,6 +9,10 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from dataclasses import dataclass
+from typing import TypeAlias
+
+Doubles: TypeAlias = "list[float] | memoryview[float]"
+"""Where a cell's numbers are: in this process alone, or in memory that other processes read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,39 +27,54 @@ class Exemplar:
 class Cell:
     """A counter's or a gauge's value for one set of labels."""
 
-    __slots__ = ("value",)
+    __slots__ = ("values",)
 
     def __init__(self) -> None:
-        self.value = 0.0
+        self.values: Doubles = [0.0]
+
+    @property
+    def value(self) -> float:
+        """The value now."""
+        return self.values[0]
 
     def add(self, amount: float = 1.0) -> None:
         """Add an amount, in the metric's unit."""
-        self.value += amount
+        self.values[0] += amount
 
     def set(self, value: float) -> None:
         """Set a gauge."""
-        self.value = value
+        self.values[0] = float(value)
 
 
 class HistogramCell:
     """A histogram for one set of labels: counts per bucket (not cumulative), the sum, and the last exemplar of each bucket."""
 
-    __slots__ = ("bounds", "counts", "exemplars", "sum")
+    __slots__ = ("bounds", "exemplars", "values")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
+        self.values: Doubles = [0.0] * (len(bounds) + 2)
         self.exemplars: dict[int, Exemplar] = {}
-        self.sum = 0.0
+
+    @property
+    def counts(self) -> list[float]:
+        """How many values each bucket holds; the last one has those over all bounds."""
+        return list(self.values[:-1])
+
+    @property
+    def sum(self) -> float:
+        """The sum of all values."""
+        return self.values[-1]
 
     def observe(self, value: float) -> None:
         """Count a value, in the metric's unit."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
+        bucket = bisect_left(self.bounds, value)
+        self.values[bucket] += 1.0
+        self.values[-1] += value
 
     def observe_traced(self, value: float, trace_id: str) -> None:
         """Count a value and keep it as the exemplar of its bucket."""
         bucket = bisect_left(self.bounds, value)
-        self.counts[bucket] += 1
-        self.sum += value
+        self.values[bucket] += 1.0
+        self.values[-1] += value
         self.exemplars[bucket] = Exemplar(value, trace_id, time.time())

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from prometheus_client import Metric as PromMetric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar as PromExemplar
-from prometheus_client.utils import floatToGoString
 
 from sage_obs.metrics.cells import Cell, HistogramCell
 from sage_obs.metrics.store import Family, Store
+from sage_obs.metrics.wire import StoreText, number
+
+
+class _Here(threading.local):
+    """Whether this thread reads the registry without us."""
+
+    left_out = False
 
 
 class StoreCollector(Collector):
@@ -19,9 +27,27 @@ class StoreCollector(Collector):
     def __init__(self, store: Store, *, refresh: Callable[[], None]) -> None:
         self._store = store
         self._refresh = refresh
+        self._text = StoreText(store.families())
+        self._here = _Here()
+
+    def render(self, *, openmetrics: bool) -> bytes:
+        """The lines of every family that has children; an OpenMetrics page still needs its end."""
+        self._refresh()
+        return b"".join(self._text.render(openmetrics=openmetrics))
+
+    @contextmanager
+    def left_out(self) -> Iterator[None]:
+        """What this thread collects from a registry meanwhile is without us."""
+        self._here.left_out = True
+        try:
+            yield
+        finally:
+            self._here.left_out = False
 
     def collect(self) -> Iterable[PromMetric]:
         """Every family that has children, with no `_created` series."""
+        if self._here.left_out:
+            return
         self._refresh()
         for family in self._store.families():
             if children := family.children():
@@ -51,20 +77,15 @@ def _read(family: Family[Cell] | Family[HistogramCell], children: Iterable[tuple
 
 
 def _add_histogram(read: PromMetric, labels: dict[str, str], cell: HistogramCell) -> None:
-    total = 0
+    total = 0.0
     for index, (bound, count) in enumerate(_buckets(cell)):
         total += count
         exemplar = cell.exemplars.get(index)
         shown = PromExemplar({"trace_id": exemplar.trace_id}, exemplar.value, exemplar.at) if exemplar else None
-        read.add_sample(f"{read.name}_bucket", {**labels, "le": _le(bound)}, total, exemplar=shown)
+        read.add_sample(f"{read.name}_bucket", {**labels, "le": number(bound)}, total, exemplar=shown)
     read.add_sample(f"{read.name}_sum", labels, cell.sum)
     read.add_sample(f"{read.name}_count", labels, total)
 
 
-def _le(bound: float) -> str:
-    """A bound as prometheus_client writes it, so that its parsers and other tools agree."""
-    return str(floatToGoString(bound))  # type: ignore[no-untyped-call]
-
-
-def _buckets(cell: HistogramCell) -> Iterator[tuple[float, int]]:
-    yield from zip((*cell.bounds, float("inf")), list(cell.counts), strict=True)
+def _buckets(cell: HistogramCell) -> Iterator[tuple[float, float]]:
+    yield from zip((*cell.bounds, float("inf")), cell.counts, strict=True)

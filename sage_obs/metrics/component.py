@@ -5,12 +5,17 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from sage_obs.component import Unbuffered
 from sage_obs.conventions import BUILD_INFO, LOGS_DROPPED, RELEASE_TIMESTAMP, REQUEST_OVERHEAD, SPANS_DROPPED
 from sage_obs.errors import UnavailableError
 from sage_obs.metrics.store import Store
 from sage_obs.settings import Settings
+
+if TYPE_CHECKING:  # prometheus_client is loaded where metrics are wanted
+    from sage_obs.metrics.collector import StoreCollector
+    from sage_obs.metrics.exposition import Exposition
 
 
 def store_for(settings: Settings) -> Store:
@@ -32,6 +37,7 @@ class MetricsComponent(Unbuffered):
     def __init__(self, store: Store, *, refresh: Callable[[], None]) -> None:
         self._store = store
         self._refresh = refresh
+        self._collector: StoreCollector | None = None
         self._take_back: Callable[[], None] | None = None
 
     def start(self) -> str:
@@ -45,6 +51,7 @@ class MetricsComponent(Unbuffered):
             REGISTRY.register(collector)
         except ValueError as exc:
             raise UnavailableError(f"Cannot register the metrics: {exc}.", hint="Rename the application's metrics of these names.") from exc
+        self._collector = collector
         restore = _without_created()
 
         def take_back() -> None:
@@ -54,9 +61,16 @@ class MetricsComponent(Unbuffered):
         self._take_back = take_back
         return "in prometheus_client's registry"
 
+    def expose(self, *, accept: str, accept_encoding: str) -> Exposition:
+        """A scrape's answer; where ours could not be registered, the application's metrics alone."""
+        from sage_obs.metrics.exposition import expose
+
+        return expose(accept=accept, accept_encoding=accept_encoding, ours=self._collector)
+
     def stop(self, timeout: float) -> None:
         """Take the collector out."""
         del timeout
+        self._collector = None
         if self._take_back is not None:
             self._take_back()
             self._take_back = None

@@ -41,6 +41,11 @@ class Family(Generic[C]):
         """Label values and children, as they are now."""
         return list(self._children.copy().items())  # a list grows by allocating, and so may meet a new child half way
 
+    def read(self) -> tuple[list[tuple[str, ...]], list[C]]:
+        """The same apart: a list of label values, and the children in the same order."""
+        now = self._children.copy()
+        return list(now), list(now.values())
+
     def keep(self, values: frozenset[tuple[str, ...]]) -> None:
         """Forget the children with other label values than these; the one of `other` stays."""
         for key in self._children.copy():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sage_obs.component import Unbuffered
 from sage_obs.health.board import Board
+from sage_obs.metrics.component import MetricsComponent
 from sage_obs.ops.server import OpsServer
 from sage_obs.settings import Settings
 
@@ -13,7 +14,7 @@ class OpsComponent(Unbuffered):
 
     name = "ops"
 
-    def __init__(self, settings: Settings, *, metrics: bool, board: Board | None) -> None:
+    def __init__(self, settings: Settings, *, metrics: MetricsComponent | None, board: Board | None) -> None:
         self._settings = settings
         self._metrics = metrics
         self._board = board

@@ -10,7 +10,7 @@ import orjson
 
 from sage_obs.conventions import HEALTH_PATHS, METRICS_PATH
 from sage_obs.health.board import Board
-from sage_obs.metrics.exposition import expose
+from sage_obs.metrics.component import MetricsComponent
 
 JSON = "application/json"
 _TEXT = "text/plain; charset=utf-8"
@@ -35,14 +35,14 @@ class Pages(Protocol):
 class OpsPages:
     """Metrics and health, each only where it is switched on."""
 
-    def __init__(self, *, board: Board | None, metrics: bool) -> None:
+    def __init__(self, *, board: Board | None, metrics: MetricsComponent | None) -> None:
         self._board = board
         self._metrics = metrics
 
     def get(self, path: str, headers: Mapping[str, str]) -> Page:
         """The page at a path; names of headers are lower case."""
-        if path == METRICS_PATH and self._metrics:
-            shown = expose(accept=headers.get("accept", ""), accept_encoding=headers.get("accept-encoding", ""))
+        if path == METRICS_PATH and self._metrics is not None:
+            shown = self._metrics.expose(accept=headers.get("accept", ""), accept_encoding=headers.get("accept-encoding", ""))
             coding = {"content-encoding": shown.encoding} if shown.encoding else {}
             return Page(200, shown.body, {"content-type": shown.content_type, "vary": "accept, accept-encoding", **coding})
         if path in HEALTH_PATHS and self._board is not None:
@@ -51,5 +51,5 @@ class OpsPages:
         return self._not_found()
 
     def _not_found(self) -> Page:
-        offered = ([METRICS_PATH] if self._metrics else []) + (list(HEALTH_PATHS) if self._board is not None else [])
+        offered = ([METRICS_PATH] if self._metrics is not None else []) + (list(HEALTH_PATHS) if self._board is not None else [])
         return Page(404, f"There is nothing here; try {', '.join(offered)}.\n".encode(), {"content-type": _TEXT})

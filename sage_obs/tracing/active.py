@@ -17,7 +17,7 @@ from sage_obs.tracing.context import (
     request_var,
 )
 
-Attributes = Mapping[str, str | int | float | bool]
+Attributes = Mapping[str, str | int | float | bool | tuple[str, ...]]
 
 
 class OpenSpan(Protocol):

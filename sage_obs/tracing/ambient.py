@@ -18,23 +18,38 @@ def ambient() -> Mapping[str, str]:
     return ambient_var.get() or _EMPTY
 
 
+class _Said(dict[str, str]):
+    """What a context and those around it say; it knows the one it was said in."""
+
+    __slots__ = ("around",)
+
+    def __init__(self, said: Mapping[str, str], around: Mapping[str, str] | None) -> None:
+        super().__init__({**(around or _EMPTY), **said})
+        self.around = around
+
+
 class context:  # noqa: N801 - reads as a verb where it is used: with sage_obs.context(tenant="acme")
     """Say who the work inside is for. Inner contexts add to outer ones; labels of metrics are never touched.
 
-    Keys are `tenant` and `conversation_id`; None leaves what an outer context said.
+    Keys are `tenant` and `conversation_id`; None leaves what an outer context said. Ended somewhere else than where it began, as that of
+    an abandoned generator is, it changes nothing there.
     """
 
-    __slots__ = ("_before", "_said")
+    __slots__ = ("_here", "_said")
 
     def __init__(self, *, tenant: str | None = None, conversation_id: str | None = None) -> None:
         said = {TENANT: tenant, CONVERSATION_ID: conversation_id}
         self._said = {key: str(value) for key, value in said.items() if value is not None}
-        self._before: Mapping[str, str] | None = None
+        self._here: _Said | None = None
 
     def __enter__(self) -> Self:
-        self._before = ambient_var.get()
-        ambient_var.set({**ambient(), **self._said})
+        self._here = _Said(self._said, ambient_var.get())
+        ambient_var.set(self._here)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        ambient_var.set(self._before)
+        here, found = self._here, ambient_var.get()
+        while found is not None and found is not here:
+            found = getattr(found, "around", None)
+        if here is not None and found is here:
+            ambient_var.set(here.around)

@@ -57,6 +57,13 @@ async def half(request):
     raise RuntimeError("half")
 
 
+@routes.get("/slow")
+async def slow(request):
+    log.info("slow")
+    await asyncio.sleep(0.5)
+    return web.Response()
+
+
 @routes.get("/refused")
 async def refused(request):
     raise web.HTTPTooManyRequests
@@ -153,13 +160,17 @@ def test_an_aiohttp_server_is_measured_by_its_resources(tmp_path: Path) -> None:
         service.reaches(1, REQUESTS, operation="GET /sub/leaf/{name}", outcome="success")
 
 
-def test_a_caller_who_leaves_an_aiohttp_stream_cancels_and_a_handler_that_breaks_it_off_fails(tmp_path: Path) -> None:
-    """Both end the connection in the middle; whose doing it was is told apart."""
+def test_a_caller_who_leaves_aiohttp_cancels_and_a_handler_that_breaks_off_fails(tmp_path: Path) -> None:
+    """All end the connection in the middle, or before the answer begins; whose doing it was is told apart."""
     with running(tmp_path, SERVICE, "service.py") as service:
         with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2]))) as connection:
             connection.sendall(b"GET /stream/2000 HTTP/1.1\r\nHost: x\r\n\r\n")
             wait_until(lambda: connection.recv(4096))
         service.reaches(1, REQUESTS, operation="GET /stream/{count}", outcome="cancelled")
+        with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2]))) as connection:
+            connection.sendall(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+            service.line("slow")
+        service.reaches(1, REQUESTS, operation="GET /slow", outcome="cancelled")
         with pytest.raises(httpx.RemoteProtocolError):
             httpx.get(f"{service.url}/half", trust_env=False)
         service.reaches(1, REQUESTS, operation="GET /half", outcome="server_error")

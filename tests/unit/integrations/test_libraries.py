@@ -9,27 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import granian.log
 import httpx
-import httpx2
-import loguru._handler
-import loguru._logger
 import pytest
-import requests
-from aiohttp.client_reqrep import ClientRequest
-from aiohttp.web_protocol import RequestHandler
-from aiohttp.web_response import StreamResponse
-from django.core.handlers.asgi import ASGIHandler
-from django.core.handlers.base import BaseHandler
-from django.core.handlers.wsgi import WSGIHandler
-from fastapi import FastAPI
-from flask import Flask
-from gunicorn.glogging import Logger
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Host, Mount, Route
-from structlog._base import BoundLoggerBase
 from uvicorn.config import LOGGING_CONFIG, Config
 
 import sage_obs
@@ -47,17 +32,6 @@ LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 OTHER_LOGGERS = ("gunicorn.error", "gunicorn.access", "_granian", "granian.access", "aiohttp.access")
 
 
-def _snapshot() -> dict[str, object]:
-    """Everything the integrations may touch: the attributes of the patched classes and the state of the loggers."""
-    web = (Starlette, Config, FastAPI, Flask, ASGIHandler, BaseHandler, WSGIHandler, RequestHandler, StreamResponse)
-    clients = (httpx.Client, httpx.AsyncClient, httpx2.Client, httpx2.AsyncClient, requests.Session, *ClientRequest.__mro__)
-    logs = (loguru._handler.Handler, loguru._logger.Logger, BoundLoggerBase, Logger, granian.log)
-    classes = (*web, *clients, *logs)
-    attributes = {f"{kind!r}.{name}": member for kind in classes for name, member in vars(kind).items()}
-    loggers = {name: (tuple(logging.getLogger(name).handlers), logging.getLogger(name).propagate) for name in (*LOGGERS, *OTHER_LOGGERS)}
-    return {**attributes, **loggers, "meta_path": tuple(sys.meta_path)}
-
-
 @pytest.fixture
 def loggers() -> Iterator[None]:
     """Uvicorn's loggers as they were."""
@@ -66,22 +40,6 @@ def loggers() -> Iterator[None]:
     for name, (handlers, propagate) in found.items():
         logging.getLogger(name).handlers[:] = handlers
         logging.getLogger(name).propagate = propagate
-
-
-@pytest.mark.parametrize("name", base.NAMES)
-def test_install_and_uninstall_are_the_identity(name: str) -> None:
-    """After any number of installs and uninstalls the library is what it was, and in between it is not."""
-    before = _snapshot()
-    integration = base.load(name)
-    assert integration.name == name
-    integration.install()
-    patched = _snapshot()
-    integration.install()
-    assert _snapshot() == patched
-    assert patched != before
-    integration.uninstall()
-    integration.uninstall()
-    assert _snapshot() == before
 
 
 @pytest.mark.parametrize("name", base.NAMES)

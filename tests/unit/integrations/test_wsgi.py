@@ -205,6 +205,25 @@ def test_a_caller_who_leaves_cancels(instrument: Start, how: str) -> None:
     assert value(REQUESTS, outcome="cancelled") == value(ERRORS, error_type="cancelled") == value(REQUESTS) == 1
 
 
+def test_a_server_that_stops_at_the_length_it_was_told_has_sent_everything(instrument: Start) -> None:
+    """PEP 3333 has servers stop there; some do not even close the body. What is raised or left after that changes nothing."""
+    instrument()
+    cases: tuple[Any, ...] = (
+        _streaming(b"ab", b"", headers=(TEXT, ("Content-Length", "2"))),
+        _streaming(b"", headers=(TEXT, ("content-length", "0"))),
+        _streaming(b"abc", headers=(TEXT, ("Content-Length", "2"))),
+    )
+    for number, app in enumerate(cases, start=1):
+        body = _named(app)(environ_of("GET", "/x"), lambda *_: None)
+        next(iter(body))
+        assert value(REQUESTS, outcome="success") == value(REQUESTS) == number
+        body.close()
+    with pytest.raises(ValueError, match="late"):
+        call(_named(_streaming(b"ab", headers=(TEXT, ("Content-Length", "2")), fails=ValueError("late"))), "GET", "/x")
+    assert value(REQUESTS, outcome="success") == value(REQUESTS) == 4
+    assert value(REQUESTS_IN_FLIGHT) == 0
+
+
 def test_what_is_written_instead_of_returned_counts_as_the_body(instrument: Start) -> None:
     """The old `write` streams, and JSON in it is read."""
     instrument()
@@ -404,12 +423,27 @@ def test_the_kind_of_an_application_shows_in_its_signature(app: Any, interface: 
 
 
 def test_an_application_of_a_known_framework_need_not_be_wrapped(instrument: Start) -> None:
-    """`instrument(app=...)` takes a Flask application as it takes a Starlette one, and refuses what it cannot reach."""
+    """`instrument(app=...)` takes a Flask application as it takes a FastAPI one, and refuses what it cannot reach, routed or not."""
+    from fastapi import FastAPI
     from flask import Flask
 
+    class Routed:
+        routes = ()
+
     instrument(app=Flask("shop"))
-    with pytest.raises(SageObsError, match="instrument_app"):
-        instrument("other", app=answering("200 OK"))
+    instrument(app=FastAPI())
+    for app in (answering("200 OK"), Routed()):
+        with pytest.raises(SageObsError, match="instrument_app"):
+            instrument("other", app=app)
+
+
+def test_a_websocket_is_left_alone(instrument: Start) -> None:
+    """What an application does on the server's socket is no request that ends with an answer."""
+    instrument()
+    assert "x-request-id" not in call(_named(answering("200 OK")), "GET", "/ws", upgrade="WebSocket").headers
+    assert value(REQUESTS) == 0
+    call(_named(answering("200 OK")), "GET", "/x", upgrade="h2c")
+    assert value(REQUESTS) == 1
 
 
 def test_a_wsgi_application_inside_an_asgi_one_is_counted_once(instrument: Start) -> None:

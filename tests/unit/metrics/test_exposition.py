@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -67,6 +68,31 @@ def test_exemplars_are_shown_to_those_who_ask_for_openmetrics(registry: Collecto
     """The trace of a sampled request stands beside its bucket in OpenMetrics, and nowhere in the plain format."""
     assert b'trace_id="' + b"ab" * 16 in expose(accept=OPENMETRICS, accept_encoding="", registry=registry).body
     assert b"trace_id" not in expose(accept="text/plain", accept_encoding="", registry=registry).body
+
+
+@pytest.mark.parametrize("kind", ["text/plain; version=1.0.0", OPENMETRICS])
+@pytest.mark.parametrize("escaping", ["dots", "values"])
+def test_a_scraper_that_wants_other_names_gets_them(store: Store, kind: str, escaping: str) -> None:
+    """Where prometheus_client would change our names for the scraper, it renders them itself."""
+    registry, ours = CollectorRegistry(), StoreCollector(store, refresh=lambda: None)
+    registry.register(ours)
+    accept = f"{kind}; escaping={escaping}"
+    shown = expose(accept=accept, accept_encoding="", registry=registry, ours=ours)
+    assert shown == expose(accept=accept, accept_encoding="", registry=registry)
+
+
+def test_what_the_registry_shows_to_others_is_whole_after_a_scrape(store: Store) -> None:
+    """Our families are left out only in the thread that renders them, and only meanwhile."""
+    registry, ours = CollectorRegistry(), StoreCollector(store, refresh=lambda: None)
+    registry.register(ours)
+    with ours.left_out():
+        assert not list(registry.collect())
+        seen: list[int] = []
+        other = threading.Thread(target=lambda: seen.append(len(list(registry.collect()))))
+        other.start()
+        other.join()
+    assert seen == [2]
+    assert len(list(registry.collect())) == 2
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,10 @@ from tests.support.metrics import children
 ABANDONED = """\
 import gc
 import sage_obs
+from sage_obs.genai import requests
+from sage_obs.genai.requests import Recorder
 from sage_obs.metrics import active
+from sage_obs.metrics.requests import RequestMetrics
 from sage_obs.metrics.store import Store
 
 active.use(Store(budget=10_000))
@@ -27,14 +30,20 @@ def stream(model):
         while True:
             yield model
 
-def abandon(model):
-    cycle = {"stream": stream(model)}
+@sage_obs.agent("planner")
+def plan(model):
+    yield from stream(model)
+
+def abandon(made):
+    cycle = {"stream": made}
     cycle["self"] = cycle
     next(cycle["stream"])
 
+requests.use(Recorder(RequestMetrics(active.store(), agent_id="a"), objective=0.1))
 gc.set_threshold(1, 1, 1)
 for number in range(300):
-    abandoned = abandon(f"abandoned-{number}")
+    abandon(stream(f"abandoned-{number}"))
+    abandon(plan(f"planned-{number}"))
     with sage_obs.llm_call("p", f"new-{number}"):
         pass
 print("done")
@@ -44,7 +53,7 @@ print("done")
 def test_a_stream_that_the_garbage_collector_closes_records_wherever_it_comes() -> None:
     """Abandoned generators that are closed in the middle of a recording record too, and nothing waits for itself."""
     done = subprocess.run([sys.executable, "-c", ABANDONED], capture_output=True, text=True, timeout=30, check=False)
-    assert done.stdout == "done\n", done.stderr
+    assert (done.stdout, done.returncode) == ("done\n", 0), done.stderr
 
 
 def test_threads_that_come_at_once_share_children_and_keep_to_the_budget() -> None:

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import random
 import string
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 
 import pytest
 from hypothesis import given
@@ -166,3 +167,34 @@ def test_a_context_may_end_in_another_task_than_it_began() -> None:
         await asyncio.create_task(_close(generator))
 
     asyncio.run(main())
+
+
+def test_a_context_that_ends_elsewhere_leaves_what_is_said_there() -> None:
+    """Whoever closes an abandoned generator keeps whom the work is for."""
+
+    def numbers() -> Iterator[int]:
+        with sage_obs.context(tenant="theirs"):
+            yield 1
+
+    generator = numbers()
+    contextvars.Context().run(next, generator)
+    with sage_obs.context(tenant="acme"):
+        generator.close()  # type: ignore[attr-defined]
+        assert ambient() == {"tenant": "acme"}
+    assert ambient() == {}
+
+
+def test_a_context_ends_though_one_inside_it_has_not() -> None:
+    """A generator that is still suspended takes nothing past the end of the context around it."""
+
+    def numbers() -> Iterator[int]:
+        with sage_obs.context(conversation_id="c1"):
+            yield 1
+
+    with sage_obs.context(tenant="acme"):
+        generator = numbers()
+        next(generator)
+        assert ambient() == {"tenant": "acme", "conversation_id": "c1"}
+    assert ambient() == {}
+    generator.close()  # type: ignore[attr-defined]
+    assert ambient() == {}

@@ -1,0 +1,171 @@
+"""openai: chat completions, completions, responses and embeddings of every client, each call counted once.
+
+Of a chat stream the usage is asked for where the caller has not said whether to; the extra chunk it comes in is kept from the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from sage_obs.conventions import ErrorType
+from sage_obs.genai.calls import LlmCall
+from sage_obs.genai.taxonomy import of_code
+from sage_obs.genai.usage import of_openai, part
+from sage_obs.integrations.stainless import Clients, Question
+
+_OPERATIONS: Final = {
+    "/chat/completions": "chat",
+    "/completions": "text_completion",
+    "/embeddings": "embeddings",
+    "/responses": "chat",
+}
+_WITH_USAGE: Final = frozenset({"/chat/completions", "/completions"})
+"""Streams that send usage only if asked."""
+_HOSTS: Final = (
+    ("azure.com", "azure.ai.openai"),
+    ("amazonaws.com", "aws.bedrock"),
+    ("generativelanguage.googleapis.com", "gcp.gemini"),
+    ("aiplatform.googleapis.com", "gcp.vertex_ai"),
+    ("api.deepseek.com", "deepseek"),
+    ("api.groq.com", "groq"),
+    ("api.mistral.ai", "mistral_ai"),
+    ("api.perplexity.ai", "perplexity"),
+    ("api.x.ai", "x_ai"),
+)
+"""Others that this client is pointed at, by the end of their host's name, in the conventions' words."""
+_SPOKEN: Final = ("content", "tool_calls", "function_call", "refusal", "reasoning_content", "reasoning", "audio")
+"""What of a delta holds tokens."""
+_REFUSAL_STATUS: Final = frozenset({400, 422})
+_REFUSING_AT_MOST: Final = 100
+
+
+def provider_of(client: Any) -> str:
+    """Whose models a client asks, by its class and the host it is pointed at."""
+    host = str(getattr(getattr(client, "base_url", None), "host", "")).lower()
+    found = next((name for end, name in _HOSTS if host == end or host.endswith((f".{end}", f"-{end}"))), "openai")
+    return "azure.ai.openai" if any("Azure" in kind.__name__ for kind in type(client).__mro__) else found
+
+
+class _Dialect:
+    name = "openai"
+
+    def __init__(self) -> None:
+        self._refusing: set[str] = set()
+
+    def question(self, client: Any, path: str, body: Mapping[str, Any], *, raw: bool) -> Question | None:
+        operation = _OPERATIONS.get(path)
+        if operation is None:
+            return None
+        more: dict[str, object] = {}
+        if path in _WITH_USAGE and not raw and str(client.base_url) not in self._refusing:
+            more = _usage_wanted(body)
+        reader = _Responses() if path == "/responses" else _Completions(stripping=bool(more))
+        return Question(provider_of(client), body.get("model") or "unknown", operation, reader, more)
+
+    def traces_itself(self, client: Any) -> bool:
+        del client
+        return False
+
+    def refused(self, client: Any, error: Exception) -> bool:
+        if getattr(error, "status_code", 0) not in _REFUSAL_STATUS or "stream_options" not in str(error):
+            return False
+        if len(self._refusing) < _REFUSING_AT_MOST:
+            self._refusing.add(str(client.base_url))
+        return True
+
+
+def _usage_wanted(body: Mapping[str, Any]) -> dict[str, object]:
+    """What to add to the body of a stream so that it ends with its usage; nothing where the caller has decided."""
+    given = body.get("stream_options")
+    if body.get("stream") is not True or (given is not None and not isinstance(given, Mapping)) or "include_usage" in (given or {}):
+        return {}
+    return {"stream_options": {**(given or {}), "include_usage": True}}
+
+
+class _Completions:
+    """Reads chat completions, completions and embeddings."""
+
+    __slots__ = ("_stripping",)
+
+    def __init__(self, *, stripping: bool) -> None:
+        self._stripping = stripping
+
+    def whole(self, call: LlmCall, answer: Any) -> None:
+        self._said(call, answer)
+        if (usage := part(answer, "usage")) is not None:
+            call.used(of_openai(usage))
+
+    def piece(self, call: LlmCall, item: Any) -> bool:
+        self._said(call, item)
+        if any(map(_has_tokens, _choices(item))):
+            call.first_token()
+        if (usage := part(item, "usage")) is None:
+            return True
+        call.used(of_openai(usage))
+        return not self._stripping or bool(_choices(item))
+
+    def _said(self, call: LlmCall, answer: Any) -> None:
+        reasons = (part(choice, "finish_reason") for choice in _choices(answer))
+        call.response(model=part(answer, "model"), id=part(answer, "id"), finish_reasons=reasons)
+
+
+def _choices(answer: object) -> list[object]:
+    found = part(answer, "choices")
+    return list(found) if isinstance(found, Iterable) and not isinstance(found, str) else []
+
+
+def _has_tokens(choice: object) -> bool:
+    delta = part(choice, "delta")
+    return bool(part(choice, "text")) if delta is None else any(part(delta, name) for name in _SPOKEN)
+
+
+_ENDS: Final = frozenset({"response.completed", "response.incomplete", "response.failed"})
+
+
+class _Responses:
+    """Reads answers of the Responses API, whose streams end with the whole answer."""
+
+    __slots__ = ()
+
+    def whole(self, call: LlmCall, answer: Any) -> None:
+        status = part(answer, "status")
+        reason = part(answer, "incomplete_details", "reason") if status == "incomplete" else status
+        ended = status in {"completed", "incomplete", "failed", "cancelled"}
+        call.response(model=part(answer, "model"), id=part(answer, "id"), finish_reasons=(reason,) if ended else ())
+        if (usage := part(answer, "usage")) is not None:
+            call.used(of_openai(usage))
+        if status == "failed":
+            call.fail(of_code(part(answer, "error", "code")) or ErrorType.SERVER_ERROR)
+
+    def piece(self, call: LlmCall, item: Any) -> bool:
+        kind = part(item, "type")
+        if kind in _ENDS:
+            self.whole(call, part(item, "response"))
+        elif kind == "error":
+            call.fail(of_code(part(item, "code")) or ErrorType.SERVER_ERROR)
+        elif isinstance(kind, str) and kind.endswith(".delta"):
+            call.first_token()
+        return True
+
+
+class OpenAIIntegration:
+    """Counts the calls of every OpenAI client, synchronous and asynchronous, Azure's included."""
+
+    name = "openai"
+    module = "openai"
+    versions = ("1.66", "4")
+
+    def __init__(self) -> None:
+        self._clients = Clients("openai", _Dialect())
+
+    def install(self) -> None:
+        """Patch both clients."""
+        self._clients.install()
+
+    def uninstall(self) -> None:
+        """Put them back."""
+        self._clients.uninstall()
+
+
+INTEGRATION: Final = OpenAIIntegration()

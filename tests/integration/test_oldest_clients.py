@@ -1,0 +1,34 @@
+"""The oldest versions the integrations of client libraries claim to know, with the tests of the newest."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from sage_obs.integrations import base
+from tests.support.venvs import python_with
+
+ROOT: Final = Path(__file__).parents[2]
+TESTS: Final = {
+    "openai": "tests/integration/test_openai_client.py",
+    "anthropic": "tests/integration/test_anthropic_client.py",
+    "google-genai": "tests/integration/test_google_genai_client.py",
+}
+BESIDE: Final = ("httpx==0.28.1",)
+"""What all of them take."""
+
+
+@pytest.mark.timeout(400)
+def test_the_oldest_versions_pass_the_tests_of_the_newest() -> None:
+    """Each integration keeps its promises with the first version it names."""
+    oldest = [f"{name}=={base.load(name).versions[0]}" for name in TESTS]
+    python = python_with("oldest-clients", [*oldest, *BESIDE])
+    command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *TESTS.values()]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    versions = "import importlib.metadata as m, sys; print(*(f'{name}=={m.version(name)}' for name in sys.argv[1:]))"
+    found = subprocess.run([str(python), "-c", versions, *TESTS], capture_output=True, text=True, timeout=60, check=True)
+    assert [text.removesuffix(".0") for text in found.stdout.split()] == oldest

@@ -1,0 +1,86 @@
+"""Every integration there is, whichever it is: what it changes it puts back."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+from sage_obs.integrations import base
+from sage_obs.integrations.patch import Patch, recording
+
+
+def _around() -> dict[str, object]:
+    """What an integration may change that is no attribute of a class or module: loggers and the import system."""
+    found: dict[str, object] = {"meta_path": tuple(sys.meta_path), "path_hooks": tuple(sys.path_hooks)}
+    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+    for logger in loggers:
+        if isinstance(logger, logging.Logger):
+            found[logger.name] = (tuple(logger.handlers), logger.level, logger.propagate, logger.disabled, tuple(logger.filters))
+    return found
+
+
+@pytest.fixture(params=base.NAMES)
+def integration(request: pytest.FixtureRequest) -> Iterator[base.Integration]:
+    """An integration whose library is imported, and which is off again afterwards."""
+    found = base.load(request.param)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what libraries say of each other when they are imported
+        importlib.import_module(found.module)
+        found.install()
+        found.uninstall()
+    yield found
+    found.uninstall()
+
+
+def test_install_and_uninstall_are_the_identity(integration: base.Integration) -> None:
+    """After any number of installs and uninstalls every attribute is the object it was, and in between it is not."""
+    before = _around()
+    with recording() as replaced:
+        integration.install()
+        first = list(replaced)
+        during = [one.there() for one in first]
+        integration.install()
+        assert [one.there() for one in first] == during
+        assert replaced == first
+        assert all(one.there() is not one.original for one in first)
+        assert first or _around() != before
+        integration.uninstall()
+        integration.uninstall()
+    assert all(one.there() is one.original for one in first)
+    assert _around() == before
+
+
+def test_a_second_round_trip_replaces_the_same(integration: base.Integration) -> None:
+    """An integration can be installed again after it was uninstalled, and does then what it did before."""
+    rounds = []
+    for _ in range(2):
+        with recording() as replaced:
+            integration.install()
+        integration.uninstall()
+        rounds.append(replaced)
+    assert rounds[0] == rounds[1]
+
+
+def test_a_patch_that_somebody_wrapped_stays_theirs_and_a_missing_attribute_is_skipped() -> None:
+    """Taking a patch back never takes somebody else's wrapper away; what the library has no longer is no error."""
+
+    class Owner:
+        def kept(self) -> str:
+            return "original"
+
+    with recording() as replaced:
+        patch = Patch(Owner, "kept", lambda original: lambda self: original(self) + "!")
+        patch.install()
+        Patch(Owner, "gone", lambda original: original).install()
+    assert [one.attribute for one in replaced] == ["kept"]
+    ours = Owner.kept
+    theirs = lambda self: ours(self) + "?"  # noqa: E731 - it stands for somebody's wrapper
+    Owner.kept = theirs  # type: ignore[method-assign]
+    patch.uninstall()
+    assert Owner.kept is theirs
+    assert Owner().kept() == "original!?"
