@@ -77,16 +77,21 @@ def _log_output() -> str | None:
 
 
 def _port_is_free() -> bool:
-    """Whether a child may have the port: where its parent serves there is nothing to say about it."""
+    """Whether a child may have the port: where its parent serves there is nothing to say about it.
+
+    It is bound and not listened on, which keeps it from nobody who asks at the same time.
+    """
     from sage_obs.errors import SageObsError
     from sage_obs.settings import Settings
 
     try:
         settings = Settings.load()
-        with socket.create_server((settings.metrics_host, settings.metrics_port)):
-            return True
+        with socket.socket(socket.AF_INET6 if ":" in settings.metrics_host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((settings.metrics_host, settings.metrics_port))
     except (OSError, SageObsError):
         return False
+    return True
 
 
 def disabled(environ: Mapping[str, str]) -> tuple[str, ...]:

@@ -26,7 +26,9 @@ def metrics_port(world: World) -> Iterator[Finding]:
     if not port or not (world.setting("metrics").value or world.setting("health").value):
         return
     try:
-        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:  # bound, not listened on: it is nobody's loss
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
             return
     except OSError as exc:
         if exc.errno != errno.EADDRINUSE:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from sage_obs.doctor.findings import Finding, World, entry_points, options
-from sage_obs.errors import ConfigError
-from sage_obs.privacy.redaction import redact_text
 from sage_obs.runbooks.rails import KILL_SWITCH
-from sage_obs.settings import resolve
+from sage_obs.settings import Option
 
 _PREFIX: Final = "SAGE_"
 _VARIABLES_GROUP: Final = "sage_obs_variables"
@@ -38,12 +36,24 @@ def unknown(world: World) -> Iterator[Finding]:
 
 
 def unusable(world: World) -> Iterator[Finding]:
-    """A value that its setting cannot take."""
-    for name, option in options().items():
-        try:
-            resolve({name: option}, environ=world.environ)
-        except ConfigError as exc:
-            yield Finding("value", redact_text(exc.message), redact_text(exc.hint))
+    """A value that its setting cannot take, or a secret's file that cannot be read. The value is not shown: it may hold a secret."""
+    for option in options().values():
+        found = next((name for name in option.env if world.environ.get(name) or (option.secret and world.environ.get(f"{name}_FILE"))), "")
+        if found and (why := _unusable(option, found, world.environ)):
+            yield Finding("value", f"{found} cannot be used: {why}.", f"It sets: {option.help}.")
+
+
+def _unusable(option: Option, name: str, environ: Mapping[str, str]) -> str:
+    try:
+        if option.secret and (path := environ.get(f"{name}_FILE")):
+            Path(path).read_bytes()
+        else:
+            option.parse(environ[name])
+    except OSError as exc:
+        return f"the file that {name}_FILE names cannot be read ({exc.strerror})"
+    except ValueError as exc:
+        return str(exc)
+    return ""
 
 
 def log_output(world: World) -> Iterator[Finding]:

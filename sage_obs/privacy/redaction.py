@@ -27,12 +27,17 @@ _COUNT: Final = rb"\d{1,6}(?:\.\d{1,6})?(?![\w.])"
 """A number too short to be a secret: what stands under `token_count`."""
 _QUOTED: Final = rb"\"(?:[^\"\\]|\\.)*+"
 _SINGLE_QUOTED: Final = rb"'[^'\"\\]*+(?:\\[^\"][^'\"\\]*+)*+"
-_ESCAPED: Final = rb"(\\++[\"'])[^\"'\\]*+(?:\\++[^\"'\\][^\"'\\]*+)*+"
+_ESCAPED_END: Final = rb"[^\"'\\]*+(?:\\++[^\"'\\][^\"'\\]*+)*+"
+_ESCAPED: Final = rb"(\\++[\"'])" + _ESCAPED_END
 """A quoted value inside a quoted value, up to the backslashes of its closing quote."""
 _LIST: Final = rb"\[(?:\s{0,4}\"(?:[^\"\\]|\\.)*+\"\s{0,4},?)++\]"
 _ESCAPED_LIST: Final = rb"\[(?:[^\[\]\"\\]|\\++[^\s])*+\]"
 _VALUE: Final = rb"[^\s\"'\\,;&\[\]{}()<>]{4,}+"
 _SCHEME: Final = rb"(?:bearer|basic)\s{1,4}" + _VALUE
+
+
+_CLOSING: Final = rb"\"\s{0,4}(?:[,:]\s{0,4}[\"\[{tfn\d-]|[}\]]\s{0,4}(?:[,}\]\s]|\Z)|\Z)"
+"""A quote by which JSON ends a string, by what follows it."""
 
 
 def _named(name: bytes, value: bytes, replacement: bytes) -> tuple[re.Pattern[bytes], bytes]:
@@ -51,6 +56,16 @@ _NAMED: Final = (
     _named(_QUOTED_NAME, rb"(?!" + _NUMBER + rb"|" + _FLAG + rb")" + _VALUE, rb"\1" + _MASK),
     _named(_PLAIN_NAME, rb"(?!" + _COUNT + rb"|" + _FLAG + rb")" + _VALUE, rb"\1" + _MASK),
 )
+_NAMED_IN_JSON: Final = (
+    _NAMED[0],
+    _named(_WORD + rb"\"\s{0,4}:\s{0,4}", _QUOTED, rb'\1"' + _MASK),
+    _named(_NAME, rb"(?!" + _CLOSING + rb")" + _QUOTED, rb'\1"' + _MASK),
+    _NAMED[2],
+    _named(_NAME, rb"((?:\\\\)*+\\\"|\\++')" + _ESCAPED_END, rb"\1\2" + _MASK),
+    *_NAMED[4:],
+)
+"""The same for JSON, where a string may end in such a name: `"message":"Enter password:","n":1` has no value for it, and an even number of
+backslashes before a quote escape each other and not the quote."""
 _BEGIN: Final = rb"-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----"
 _END: Final = rb"-----END [A-Z ]{0,32}PRIVATE KEY-----"
 _KNOWN: Final = rb"(?<![A-Za-z0-9])"
@@ -75,6 +90,8 @@ _RULES: Final[tuple[tuple[tuple[bytes, ...], tuple[tuple[re.Pattern[bytes], byte
     ((b"private key-----",), ((re.compile(_BEGIN + rb"(?:(?!-----END)(?:[^\"\\]|\\++[nr]))*+(?:" + _END + rb")?"), _MASK),)),
 )
 """(words, patterns with replacements): the patterns are tried where the lower-cased text holds one of the words, which most do not."""
+_JSON_RULES: Final = ((_RULES[0][0], _NAMED_IN_JSON), *_RULES[1:])
+_JSON_BEGINS: Final = (b"{", b"[", b'"')
 _TELLING: Final = re.compile(b"|".join(re.escape(word) for words, _ in _RULES for word in words))
 
 
@@ -92,7 +109,7 @@ def redact(data: bytes) -> bytes:
     lowered = data.lower()
     if _TELLING.search(lowered) is None:
         return data
-    for words, patterns in _RULES:
+    for words, patterns in _JSON_RULES if data.startswith(_JSON_BEGINS) else _RULES:
         if any(word in lowered for word in words):
             for pattern, replacement in patterns:
                 data = pattern.sub(replacement, data)

@@ -38,6 +38,7 @@ ASGI = {
     "module": ["python", "-m", "uvicorn", "service:app", "--port", "{port}"],
     "script": ["uvicorn", "service:app", "--port", "{port}"],
     "workers": ["uvicorn", "service:app", "--port", "{port}", "--workers", "2"],
+    "granian": ["granian", "--interface", "asgi", "service:app", "--port", "{port}", "--workers", "1"],
     "reload": ["uvicorn", "service:app", "--port", "{port}", "--reload"],
 }
 
@@ -99,47 +100,29 @@ def test_an_asgi_service_is_measured_where_it_works(tmp_path: Path, kind: str) -
         assert (said["pid"] == process.pid) is (kind in {"module", "script"})
 
 
+FLASK = """\
+import os
+from flask import Flask
+
+app = Flask(__name__)
+
+@app.get("/hello")
+def hello():
+    from sage_obs.lifecycle import running
+    return {"port": running().metrics_port, "pid": os.getpid()}
+"""
+
+
 @pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["plain", "preload"])
 def test_the_workers_of_gunicorn_are_measured(tmp_path: Path, preload: tuple[str, ...]) -> None:
     """A forked worker starts the layer, whether the application was loaded in the master or in itself."""
-    command = ["gunicorn", "service:app", "-k", "uvicorn_worker_of_the_test.Worker", "-w", "2", "-b", "127.0.0.1:{port}", *preload]
-    (tmp_path / "uvicorn_worker_of_the_test.py").write_text(WORKER)
-    with _serving(tmp_path, command, PYTHONPATH=str(tmp_path)) as (process, client):
+    (tmp_path / "shop.py").write_text(FLASK)
+    with _serving(tmp_path, ["gunicorn", "shop:app", "-w", "2", "-b", "127.0.0.1:{port}", *preload]) as (process, client):
         said = _wait_for(process, lambda: client.get("/hello")).json()
         assert said["pid"] != process.pid
         assert 'sage_agent_requests_total{agent_id="agent-001",operation="GET /hello",outcome="success"' in (
             httpx.get(f"http://127.0.0.1:{said['port']}/metrics", trust_env=False).text
         )
-
-
-WORKER = """\
-import asyncio
-
-from gunicorn.workers.base import Worker as Base
-from uvicorn.config import Config
-from uvicorn.server import Server
-
-
-class Worker(Base):
-    def run(self):
-        server = Server(Config(self.wsgi, log_config=None))
-        self.alive_task = None
-
-        async def beat():
-            while True:
-                self.notify()
-                await asyncio.sleep(0.1)
-
-        async def serve():
-            task = asyncio.create_task(beat())
-            await server.serve(sockets=self.sockets)
-            task.cancel()
-
-        asyncio.run(serve())
-
-    def init_signals(self):
-        pass
-"""
 
 
 def test_workers_that_want_one_port_do_not_fail(tmp_path: Path) -> None:

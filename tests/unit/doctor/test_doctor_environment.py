@@ -113,9 +113,15 @@ def test_variables_that_nothing_reads_are_found_without_their_values(tmp_path: P
 
 
 def test_values_that_cannot_be_used_are_found(tmp_path: Path) -> None:
-    """Each of them, the agent runtime's too, with what was expected."""
-    findings = list(variables.unusable(_world(tmp_path, SAGE_TRACING_SAMPLING_RATE="2", SAGE_LLM_PROVIDER="nobody")))
-    assert ["from 0 to 1" in findings[0].what, "one of" in findings[1].what, len(findings)] == [True, True, 2]
+    """Each of them, the agent runtime's too, with what was expected and without the value: an address may hold a password."""
+    wrong = {"SAGE_TRACING_SAMPLING_RATE": "2", "SAGE_LLM_PROVIDER": "nobody", "SAGE_LLM_BASE_URL": f"user:{SECRET}@host"}
+    findings = list(variables.unusable(_world(tmp_path, SAGE_LLM_API_KEY_FILE=str(tmp_path / "none"), **wrong)))
+    said = {finding.what.partition(" ")[0]: finding.what for finding in findings}
+    assert set(said) == {*wrong, "SAGE_LLM_API_KEY"}
+    assert "from 0 to 1" in said["SAGE_TRACING_SAMPLING_RATE"]
+    assert "one of" in said["SAGE_LLM_PROVIDER"]
+    assert "No such file" in said["SAGE_LLM_API_KEY"]
+    assert SECRET not in str(findings)
 
 
 @pytest.mark.parametrize(("path", "why"), [("none/log", "does not exist"), (".", "is a folder")])

@@ -115,6 +115,22 @@ def test_json_stays_json_whatever_its_strings_hold(record: dict[str, str]) -> No
             assert redacted[name] == MASK
 
 
+@pytest.mark.parametrize("end", [":", "=", ": ", '":', "':", "'="])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_text_that_ends_in_a_telling_name_ends_there(name: str, end: str) -> None:
+    """A prompt such as "Enter password:" has no value after it: what follows in the line is kept, and the line is still JSON."""
+    prompt = f"Enter {name}{end}"
+    for record in ({"message": prompt}, {"message": prompt, "n": 1}, {"a": [prompt, {"b": prompt}], "c": "d"}, [prompt, "x"], prompt):
+        for text in (json.dumps(record), json.dumps(record, separators=(",", ":")), json.dumps(record) + "\n"):
+            assert json.loads(redact_text(text)) == record
+
+
+def test_quoted_values_in_plain_lines_are_masked_beside_json() -> None:
+    """A text that begins with a line of JSON may go on with others."""
+    text = f'{{"message":"Enter password:"}}\npassword: "{SEED}"\ntoken="two {SEED}"\n'
+    assert SEED not in redact_text(text)
+
+
 @given(st.lists(_WORDS, max_size=12).map("".join))
 def test_json_within_json_stays_json(text: str) -> None:
     """The same one level deeper, where every quote is escaped."""
@@ -155,11 +171,12 @@ def test_any_bytes_are_taken(data: bytes) -> None:
         "authorization: bearer ",
     ],
 )
-def test_the_time_is_linear_in_the_text(piece: str) -> None:
+@pytest.mark.parametrize("start", ["", "{"], ids=["text", "json"])
+def test_the_time_is_linear_in_the_text(piece: str, start: str) -> None:
     """Text made to slow a regular expression down takes eight times as long when it is eight times as long, not sixty-four."""
 
     def seconds(size: int) -> float:
-        data = (piece * size)[:size].encode()
+        data = (start + piece * size)[:size].encode()
         started = time.process_time()
         redact(data)
         return time.process_time() - started
