@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up drill test check generate format clean
+.PHONY: help up drill test check generate format bench clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,8 +42,13 @@ format: $(VENV)/.installed-dev ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+bench: $(VENV)-bench/.installed ## Measure the layer beside its peers; prints the tables of benchmarks/README.md
+	$(VENV)-bench/bin/python benchmarks/instrumentation.py
+	$(VENV)-bench/bin/python benchmarks/logs.py
+	$(VENV)-bench/bin/python benchmarks/metrics.py
+
 clean: ## Remove the virtual environment and the state folder
-	rm -rf $(VENV) .sage-obs
+	rm -rf $(VENV) $(VENV)-bench .sage-obs
 
 $(VENV)/.installed: pyproject.toml tools/setup.sh
 	@tools/setup.sh $(VENV)
@@ -52,3 +57,7 @@ $(VENV)/.installed: pyproject.toml tools/setup.sh
 $(VENV)/.installed-dev: pyproject.toml tools/setup.sh
 	@tools/setup.sh $(VENV) dev
 	@touch $(VENV)/.installed $@
+
+$(VENV)-bench/.installed: pyproject.toml tools/setup.sh
+	@tools/setup.sh $(VENV)-bench bench
+	@touch $@

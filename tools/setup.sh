@@ -1,5 +1,5 @@
 #!/bin/sh
-# Create the virtual environment and install sage-obs into it: `tools/setup.sh DIR [dev]`.
+# Create the virtual environment and install sage-obs into it: `tools/setup.sh DIR [dev|bench]`.
 # What a plain Debian lacks (ensurepip; curl for the tests) is installed if we are root, else the one line to type is shown.
 set -eu
 
@@ -47,6 +47,8 @@ $pip install --upgrade "pip>=25.1"
 if [ "$kind" = dev ]; then
     command -v curl >/dev/null || need curl # the README's lines are run as they stand
     $pip install --editable ".[all]" --group dev
+elif [ "$kind" = bench ]; then
+    $pip install --editable ".[all]" --group bench
 else
     $pip install --editable ".[all]"
 fi
