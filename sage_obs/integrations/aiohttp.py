@@ -135,7 +135,7 @@ async def _probed(probe: Probe) -> Any:
 def _starting(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(original)
     async def _start(self: Any, request: Any) -> Any:
-        call = call_of(request.writer)
+        call = call_of(getattr(request, "writer", None))
         if call is None:
             return await original(self, request)
         call.identify(self)

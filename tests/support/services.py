@@ -75,7 +75,7 @@ class Service:
         """The value once it is `wanted`: a request is counted after its last byte went out, which the caller may have before."""
         return wait_until(
             lambda: self.value(metric, suffix=suffix, **labels) == wanted,
-            seconds=10,
+            seconds=20,
             says=lambda: f"{metric.name} {labels} is {self.value(metric, suffix=suffix, **labels)}, not {wanted}",
         )
 

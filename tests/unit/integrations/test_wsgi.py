@@ -441,6 +441,34 @@ def test_an_application_of_a_known_framework_need_not_be_wrapped(instrument: Sta
             instrument("other", app=app)
 
 
+def test_a_route_is_found_behind_middlewares_that_copy_the_environ(instrument: Start) -> None:
+    """A wrapped stack around a Flask application is named by Flask's rule, and counts once."""
+    from flask import Flask
+
+    instrument(libraries=["flask"])
+    flask = Flask("shop")
+    flask.add_url_rule("/leaf/<x>", view_func=lambda x: x, endpoint="leaf")
+
+    def copying(environ: Environ, start_response: Any) -> Any:
+        return flask(dict(environ), start_response)
+
+    assert call(sage_obs.instrument_app(copying), "GET", "/leaf/1").body == b"1"
+    assert value(REQUESTS, operation="GET /leaf/<x>", outcome="success") == value(REQUESTS) == 1
+
+
+def test_a_rule_is_known_even_where_the_exception_goes_on(instrument: Start) -> None:
+    """A Flask application in testing mode raises instead of answering 500."""
+    from flask import Flask
+
+    instrument(libraries=["flask"])
+    flask = Flask("shop")
+    flask.testing = True
+    flask.add_url_rule("/broken/<x>", view_func=lambda x: str(1 // 0) + x, endpoint="broken")
+    with pytest.raises(ZeroDivisionError):
+        call(flask, "GET", "/broken/1")
+    assert value(REQUESTS, operation="GET /broken/<x>", outcome="server_error") == value(REQUESTS) == 1
+
+
 def test_a_websocket_is_left_alone(instrument: Start) -> None:
     """What an application does on the server's socket is no request that ends with an answer."""
     instrument()
