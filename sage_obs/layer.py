@@ -182,8 +182,12 @@ class Layer:
         self._store.cell(COMPONENT_UP, name).set(1.0 if status.on else 0.0)
 
     def _refresh(self) -> None:
+        """Bring gauges up to date before a scrape, which one that fails must not cost all the others."""
         for refresh in self._refreshed:
-            refresh()
+            try:
+                refresh()
+            except Exception as exc:  # noqa: BLE001 - as said
+                active.internal_error("metrics", exc)
 
     def _refresh_health(self) -> None:
         gauges.refresh(self._store, board(), agent_id=self.settings.agent_id)

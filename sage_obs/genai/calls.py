@@ -135,6 +135,11 @@ class LlmCall:
             self._left = None
             self._wait.__enter__()
 
+    def forget(self) -> None:
+        """It was no call: nothing is counted, and its span is never sent."""
+        self.pause()
+        self._span = None
+
     def end(self, error: BaseException | None = None, *, abandoned: bool = False) -> None:
         """The call is over, once. One that was `abandoned` ended when its caller took the last piece."""
         left = self._left

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Final, Protocol, Self
 
 from sage_obs.conventions import STREAMS_ABANDONED, ErrorType
@@ -107,6 +107,13 @@ class Watch:
         """The library has raised. After a complete answer an error of an unknown kind is about what was made of it, not the call's."""
         self.end(None if self._call.complete and classify(error) is ErrorType.INTERNAL else error)
 
+    def forget(self) -> None:
+        """No model was asked: nothing is counted."""
+        if self._ending:
+            self._ending.pop()
+            self._disown()
+            self._guarded(self._call.forget)
+
     def closed(self, *, cut: bool) -> None:
         """The caller has closed the answer. With `cut` that is a cancellation, unless the model had finished."""
         if self._stepping or self.over:
@@ -136,6 +143,38 @@ class Watch:
             internal_error(self._component, exc)
 
 
+def step(watch: Watch, advance: Callable[[], Any]) -> Any:
+    """The next item that the caller is to see."""
+    while True:
+        watch.waiting()
+        try:
+            item = advance()
+        except StopIteration:
+            watch.end()
+            raise
+        except BaseException as exc:
+            watch.end(exc)
+            raise
+        if watch.took(item):
+            return item
+
+
+async def step_async(watch: Watch, advance: Callable[[], Awaitable[Any]]) -> Any:
+    """The same of an asynchronous iterator."""
+    while True:
+        watch.waiting()
+        try:
+            item = await advance()
+        except StopAsyncIteration:
+            watch.end()
+            raise
+        except BaseException as exc:
+            watch.end(exc)
+            raise
+        if watch.took(item):
+            return item
+
+
 class Steps:
     """An iterator in the place of a library's own, which it asks."""
 
@@ -147,18 +186,7 @@ class Steps:
         return self
 
     def __next__(self) -> Any:
-        while True:
-            self._watch.waiting()
-            try:
-                item = next(self._inner)
-            except StopIteration:
-                self._watch.end()
-                raise
-            except BaseException as exc:
-                self._watch.end(exc)
-                raise
-            if self._watch.took(item):
-                return item
+        return step(self._watch, self._inner.__next__)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -175,18 +203,7 @@ class AsyncSteps:
         return self
 
     async def __anext__(self) -> Any:
-        while True:
-            self._watch.waiting()
-            try:
-                item = await anext(self._inner)
-            except StopAsyncIteration:
-                self._watch.end()
-                raise
-            except BaseException as exc:
-                self._watch.end(exc)
-                raise
-            if self._watch.took(item):
-                return item
+        return await step_async(self._watch, self._inner.__anext__)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)

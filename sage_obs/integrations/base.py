@@ -53,6 +53,7 @@ _MODULES: Final = {
     "openai": "sage_obs.integrations.openai",
     "anthropic": "sage_obs.integrations.anthropic",
     "google-genai": "sage_obs.integrations.google_genai",
+    "litellm": "sage_obs.integrations.litellm",
 }
 
 NAMES: Final = tuple(_MODULES)

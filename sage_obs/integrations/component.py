@@ -10,7 +10,7 @@ from sage_obs.component import Unbuffered
 from sage_obs.errors import SageObsError
 from sage_obs.integrations.base import Integration, load
 from sage_obs.integrations.hook import ImportHook
-from sage_obs.integrations.versions import check
+from sage_obs.integrations.versions import check, distribution_of
 
 
 class NotFoundError(SageObsError):
@@ -21,7 +21,7 @@ def _installed(integration: Integration) -> bool:
     """Whether the library is there; several may share a package's name, such as `google`."""
     if importlib.util.find_spec(integration.module.partition(".")[0]) is None:
         return False
-    return any(True for _ in importlib.metadata.Distribution.discover(name=integration.name))
+    return any(True for _ in importlib.metadata.Distribution.discover(name=distribution_of(integration)))
 
 
 class LibraryComponent(Unbuffered):

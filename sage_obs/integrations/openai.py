@@ -13,6 +13,7 @@ from sage_obs.genai.calls import LlmCall
 from sage_obs.genai.taxonomy import of_code
 from sage_obs.genai.usage import of_openai, part
 from sage_obs.integrations.stainless import Clients, Question
+from sage_obs.integrations.stream_usage import StreamUsage
 
 _OPERATIONS: Final = {
     "/chat/completions": "chat",
@@ -36,8 +37,6 @@ _HOSTS: Final = (
 """Others that this client is pointed at, by the end of their host's name, in the conventions' words."""
 _SPOKEN: Final = ("content", "tool_calls", "function_call", "refusal", "reasoning_content", "reasoning", "audio")
 """What of a delta holds tokens."""
-_REFUSAL_STATUS: Final = frozenset({400, 422})
-_REFUSING_AT_MOST: Final = 100
 
 
 def provider_of(client: Any) -> str:
@@ -51,16 +50,14 @@ class _Dialect:
     name = "openai"
 
     def __init__(self) -> None:
-        self._refusing: set[str] = set()
+        self._usage = StreamUsage()
 
     def question(self, client: Any, path: str, body: Mapping[str, Any], *, raw: bool) -> Question | None:
         operation = _OPERATIONS.get(path)
         if operation is None:
             return None
-        more: dict[str, object] = {}
-        if path in _WITH_USAGE and not raw and str(client.base_url) not in self._refusing:
-            more = _usage_wanted(body)
-        reader = _Responses() if path == "/responses" else _Completions(stripping=bool(more))
+        more = self._usage.wanted(str(client.base_url), body) if path in _WITH_USAGE and not raw else {}
+        reader = _Responses() if path == "/responses" else Completions(stripping=bool(more))
         return Question(provider_of(client), body.get("model") or "unknown", operation, reader, more)
 
     def traces_itself(self, client: Any) -> bool:
@@ -68,23 +65,11 @@ class _Dialect:
         return False
 
     def refused(self, client: Any, error: Exception) -> bool:
-        if getattr(error, "status_code", 0) not in _REFUSAL_STATUS or "stream_options" not in str(error):
-            return False
-        if len(self._refusing) < _REFUSING_AT_MOST:
-            self._refusing.add(str(client.base_url))
-        return True
+        return self._usage.refused(str(client.base_url), error)
 
 
-def _usage_wanted(body: Mapping[str, Any]) -> dict[str, object]:
-    """What to add to the body of a stream so that it ends with its usage; nothing where the caller has decided."""
-    given = body.get("stream_options")
-    if body.get("stream") is not True or (given is not None and not isinstance(given, Mapping)) or "include_usage" in (given or {}):
-        return {}
-    return {"stream_options": {**(given or {}), "include_usage": True}}
-
-
-class _Completions:
-    """Reads chat completions, completions and embeddings."""
+class Completions:
+    """Reads chat completions, completions and embeddings; `stripping` the chunk that is only there for its usage."""
 
     __slots__ = ("_stripping",)
 
@@ -92,18 +77,21 @@ class _Completions:
         self._stripping = stripping
 
     def whole(self, call: LlmCall, answer: Any) -> None:
+        """Read an answer in one piece."""
         self._said(call, answer)
         if (usage := part(answer, "usage")) is not None:
             call.used(of_openai(usage))
 
     def piece(self, call: LlmCall, item: Any) -> bool:
+        """Read a chunk."""
         self._said(call, item)
-        if any(map(_has_tokens, _choices(item))):
+        speaks = any(map(_has_tokens, _choices(item)))
+        if speaks:
             call.first_token()
         if (usage := part(item, "usage")) is None:
             return True
         call.used(of_openai(usage))
-        return not self._stripping or bool(_choices(item))
+        return not self._stripping or speaks or any(part(choice, "finish_reason") for choice in _choices(item))
 
     def _said(self, call: LlmCall, answer: Any) -> None:
         reasons = (part(choice, "finish_reason") for choice in _choices(answer))

@@ -22,9 +22,15 @@ def numbers(version: str) -> tuple[int, ...]:
     return tuple(found)
 
 
+def distribution_of(integration: Integration) -> str:
+    """What pip installs for the library: its name, unless the integration says otherwise."""
+    found: str = getattr(integration, "distribution", integration.name)
+    return found
+
+
 def check(integration: Integration) -> str:
     """The installed version of the integration's library. Raises UnusableLibraryError where it is missing or not known."""
-    library = getattr(integration, "distribution", integration.name)
+    library = distribution_of(integration)
     try:
         version = importlib.metadata.version(library)
     except importlib.metadata.PackageNotFoundError:

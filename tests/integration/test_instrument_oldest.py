@@ -1,16 +1,14 @@
 from __future__ import annotations
 
-import fcntl
 import os
-import site
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from sage_obs.integrations.base import load
 from sage_obs.integrations.versions import numbers
+from tests.support.venvs import python_with
 
 ROOT = Path(__file__).parents[2]
 OLDEST = {
@@ -35,21 +33,8 @@ SERVED = ("test_instrument_fastapi.py", "test_instrument_wsgi.py", "test_instrum
 
 @pytest.fixture(scope="session")
 def web_oldest() -> Path:
-    """The Python of an environment with the oldest versions; whatever else is needed comes from the one that runs this."""
-    folder = ROOT / ".sage-obs" / "venvs" / "web-oldest"
-    folder.mkdir(parents=True, exist_ok=True)
-    pins = [f"{name}=={version}" for name, version in sorted((OLDEST | BESIDE).items())]
-    wanted, marker, python = "\n".join([sys.version, str(ROOT), *pins]), folder / "pins", folder / "bin" / "python"
-    with (folder.parent / "web-oldest.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not marker.exists() or marker.read_text() != wanted:
-            marker.unlink(missing_ok=True)
-            _run(sys.executable, "-m", "venv", "--clear", "--without-pip", str(folder))
-            _run(sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--only-binary", ":all:", *pins)
-            [own] = folder.glob("lib/python*/site-packages")
-            (own / "beside.pth").write_text("\n".join([*site.getsitepackages(), str(ROOT), str(ROOT / "agent")]))
-            marker.write_text(wanted)
-    return python
+    """The interpreter of an environment with the oldest versions."""
+    return python_with("web-oldest", [f"{name}=={version}" for name, version in (OLDEST | BESIDE).items()])
 
 
 def _run(*command: str) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import socket
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import django
 import gunicorn.config
@@ -9,8 +11,10 @@ import httpx
 import pytest
 
 from sage_obs.conventions import ERRORS, REQUEST_OVERHEAD, REQUESTS, REQUESTS_IN_FLIGHT, TIME_TO_FIRST_BYTE
+from tests.support.otlp import attributes, receiver, serving
 from tests.support.services import Service, running, wait_until
 
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 FLASK = """\
 import logging
 import os
@@ -53,6 +57,22 @@ def broken(x):
 @app.get("/file")
 def file():
     return send_file(__file__)
+
+
+@app.get("/ask/<what>")
+def ask(what):
+    import requests
+
+    with requests.Session() as session:
+        session.trust_env = False
+        session.get(os.environ["UPSTREAM"])
+
+    def pieces():
+        with sage_obs.llm_call("openai", "gpt-4o"):
+            yield "a"
+        yield "b"
+
+    return stream_with_context(pieces())
 
 
 @app.get("/server-log/<name>")
@@ -267,6 +287,33 @@ def test_everything_a_worker_writes_is_a_line_of_ours_with_the_requests_ids(tmp_
         service.line(f"GET /server-log/{logger} 200")
         assert not [line for line in service.process.log.read_text().splitlines() if "GET /" in line and not line.startswith("{")]
         assert not [line for line in service.lines() if "GET /" in line["message"] and line["logger"] != "sage_obs.access"]
+
+
+def test_a_trace_comes_in_goes_out_and_arrives(tmp_path: Path) -> None:
+    """The caller's trace is continued in the upstream call and in the spans of the request and of what its stream calls."""
+    seen: list[str] = []
+
+    class Upstream(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers["traceparent"])
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+            """Say nothing."""
+
+    with receiver() as traces, serving(Upstream) as upstream:
+        environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": traces.url, "UPSTREAM": upstream}
+        with running(tmp_path, FLASK, *FLASK_SERVERS["gunicorn-gthread"], environ=environ) as service:
+            answer = httpx.get(f"{service.url}/ask/this", headers={"traceparent": f"00-{TRACE}-{SPAN}-01"}, trust_env=False)
+            assert answer.text == "ab"
+            by_name = {span.name: span for span in traces.wait(2)}
+            server, model = by_name["GET /ask/<what>"], by_name["chat gpt-4o"]
+            assert server.trace_id.hex() == model.trace_id.hex() == TRACE
+            assert (server.parent_span_id.hex(), model.parent_span_id) == (SPAN, server.span_id)
+            assert server.kind == server.SPAN_KIND_SERVER
+            assert attributes(server)["url.path"] == "/ask/this"
+            assert seen == [f"00-{TRACE}-{server.span_id.hex()}-01"]
 
 
 @pytest.mark.parametrize("server", DJANGO_SERVERS)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import io
 import json
 import logging
+import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from sage_obs.health.board import board
 from sage_obs.integrations.asgi import RequestMiddleware
 from sage_obs.integrations.interface import interface_of
 from sage_obs.integrations.wsgi import WsgiMiddleware
+from tests.support.asgi import call as call_asgi
 from tests.support.metrics import children, value
 from tests.support.wsgi import JSON, Environ, answering, call, environ_of, serve
 
@@ -446,19 +450,61 @@ def test_a_websocket_is_left_alone(instrument: Start) -> None:
     assert value(REQUESTS) == 1
 
 
-def test_a_wsgi_application_inside_an_asgi_one_is_counted_once(instrument: Start) -> None:
-    """A Flask application mounted in a Starlette one is part of the request that is measured already."""
+def _with_asgiref(app: Any) -> Any:
     from asgiref.wsgi import WsgiToAsgi
+
+    return WsgiToAsgi(app)  # type: ignore[no-untyped-call]
+
+
+def _with_starlette(app: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is deprecated, and in use
+        module = importlib.import_module("starlette.middleware.wsgi")
+    return module.WSGIMiddleware(app)
+
+
+BRIDGES = [_with_asgiref, *([_with_starlette] if importlib.util.find_spec("starlette.middleware.wsgi") else [])]
+
+
+@pytest.mark.parametrize("bridge", BRIDGES)
+def test_a_wsgi_application_inside_an_asgi_one_is_counted_once(instrument: Start, bridge: Callable[[Any], Any]) -> None:
+    """A Flask application mounted in a Starlette one is part of the request that is measured already; alone it is measured itself."""
     from flask import Flask
     from starlette.applications import Starlette
     from starlette.routing import Mount
 
-    from tests.support.asgi import call as call_asgi
-
     flask = Flask("inner")
     flask.add_url_rule("/leaf/<x>", view_func=lambda x: x, endpoint="leaf")
     instrument(libraries=["starlette", "flask"])
-    bridge = WsgiToAsgi(flask)  # type: ignore[no-untyped-call]
-    assert call_asgi(Starlette(routes=[Mount("/old", bridge)]), "GET", "/old/leaf/1").body == b"1"
+    assert call_asgi(Starlette(routes=[Mount("/old", bridge(flask))]), "GET", "/old/leaf/1").body == b"1"
     assert [labels["operation"] for labels in children(REQUESTS) if labels["outcome"] == "success"] == ["GET /old/{path}"]
     assert value(REQUESTS) == 1
+    assert call_asgi(bridge(flask), "GET", "/leaf/1").body == b"1"
+    assert value(REQUESTS, operation="GET /leaf/<x>", outcome="success") == 1
+    assert value(REQUESTS) == 2
+
+
+def test_threads_that_serve_at_once_lose_no_request(instrument: Start) -> None:
+    """Every request of every thread is counted, each with its own id, and none is left in flight."""
+    instrument(log_output="/dev/null")
+    seen: list[bool] = []
+
+    def app(environ: Environ, start_response: Any) -> Iterator[bytes]:
+        for _ in range(2):
+            seen.append(sage_obs.current().request_id == environ["HTTP_X_REQUEST_ID"])
+            start_response("200 OK", [TEXT])
+            yield b"x"
+
+    def work(thread: int) -> None:
+        for number in range(100):
+            call(_named(app), "GET", "/x", x_request_id=f"r{thread}-{number}")
+
+    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(seen) == 1600
+    assert all(seen)
+    assert value(REQUESTS, outcome="success") == value(REQUESTS) == 800
+    assert value(REQUESTS_IN_FLIGHT) == 0

@@ -9,13 +9,15 @@ import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
+from prometheus_client import generate_latest
 
 import sage_obs
-from sage_obs import loops
-from sage_obs.conventions import EVENT_LOOP_LAG, GC_PAUSE, MEMORY_LIMIT, RUNTIME_TASKS, RUNTIME_THREADS
+from sage_obs import loops, testing
+from sage_obs.conventions import EVENT_LOOP_LAG, GC_PAUSE, INTERNAL_ERRORS, MEMORY_LIMIT, RUNTIME_TASKS, RUNTIME_THREADS
 from sage_obs.metrics.cells import HistogramCell
 from sage_obs.runtime import component
 from sage_obs.runtime.heartbeats import Heartbeats
@@ -265,3 +267,39 @@ def test_without_a_limit_there_is_no_series(instrument: Start, monkeypatch: pyte
     assert value(MEMORY_LIMIT) == 1024
     monkeypatch.setattr(component, "memory_limit", lambda: None)
     assert children(MEMORY_LIMIT) == []
+
+
+class _LooksLikeATask:
+    """What a server registers among the tasks before it belongs to a loop."""
+
+    def get_loop(self) -> None:
+        raise RuntimeError("Future object is not initialized.")
+
+
+def test_what_only_looks_like_a_task_costs_no_scrape(instrument: Start) -> None:
+    """A server's own stand-in among the tasks of a loop leaves the page whole."""
+
+    async def main() -> bytes:
+        loops.seen_here()
+        stand_in: Any = _LooksLikeATask()
+        asyncio.tasks._register_task(stand_in)
+        try:
+            return generate_latest()
+        finally:
+            asyncio.tasks._unregister_task(stand_in)
+
+    instrument()
+    assert b"\nsage_runtime_threads " in asyncio.run(main())
+
+
+def test_a_refresh_that_fails_costs_no_scrape(instrument: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gauges that cannot be brought up to date are counted as an error; everything else is still on the page."""
+    instrument()
+    testing.reraise_internal_errors(on=False)
+
+    def broken() -> int | None:
+        raise ValueError("broken")
+
+    monkeypatch.setattr("sage_obs.runtime.component.memory_limit", broken)
+    assert b"\nsage_build_info{" in generate_latest()
+    assert value(INTERNAL_ERRORS, component="metrics") >= 1, "one for each reading"
