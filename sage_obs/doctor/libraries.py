@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 from collections.abc import Iterator
 
 from sage_obs.doctor.findings import Finding, World
@@ -19,5 +19,14 @@ def versions(world: World) -> Iterator[Finding]:
         try:
             check(integration)
         except UnusableLibraryError as exc:
-            if importlib.util.find_spec(integration.module.partition(".")[0]) is not None:
+            if is_installed(getattr(integration, "distribution", integration.name)):
                 yield Finding("library", exc.message, exc.hint)
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package is installed, by its name in the registry: a module of that name may be somebody else's."""
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

@@ -2,43 +2,43 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Iterator
-from pathlib import PurePath
 from typing import Final
 
 from sage_obs.distro.duplicates import ours
-from sage_obs.distro.exporters import installed, missing
+from sage_obs.distro.exporters import GRPC, PROTOCOL, SIGNALS, installed, missing, variable_of
+from sage_obs.distro.selection import NAME, STOCK, VARIABLES, contested, found
 from sage_obs.doctor.findings import Finding, World, entry_points
+from sage_obs.doctor.libraries import is_installed
 
-_NAME: Final = "sage_obs"
-_COMMAND: Final = "opentelemetry-instrument"
-_SELECT: Final = {"opentelemetry_distro": "OTEL_PYTHON_DISTRO", "opentelemetry_configurator": "OTEL_PYTHON_CONFIGURATOR"}
-_STOCK: Final = frozenset({"distro", "configurator"})
 _COUNTERS: Final = ("prometheus-fastapi-instrumentator", "starlette-exporter", "starlette-prometheus")
 
 
 def selection(world: World) -> Iterator[Finding]:
     """Another distribution in our place, for programs that OpenTelemetry's command starts.
 
-    The stock one comes with us, and is worth a word only where that command is used.
+    Between ours and the stock one, which comes with us, the command takes ours by itself.
     """
-    for group, variable in _SELECT.items():
-        names = [entry.name for entry in entry_points(group)]
-        wanted = world.environ.get(variable, "")
-        remedy = f"Set {variable}={_NAME}."
+    for group, variable in VARIABLES.items():
+        names, wanted, remedy = found(group), world.environ.get(variable, ""), f"Set {variable}={NAME}."
         if wanted and wanted not in names:
             yield Finding("distro", f"{variable} is {wanted}, and nothing of that name is installed.", remedy)
-        elif wanted and wanted != _NAME:
+        elif wanted and wanted != NAME:
             yield Finding("distro", f"{variable} selects {wanted} instead of ours.", remedy)
-        elif not wanted and names and names[0] != _NAME and (_uses_the_command(world) or names[0] not in _STOCK):
-            yield Finding(
-                "distro", f"`{names[0]}` is the first {group.removeprefix('opentelemetry_')} that is found, so it wins over ours.", remedy
-            )
+        elif not wanted and contested(group) and names[0] != NAME:
+            kind = group.removeprefix("opentelemetry_")
+            yield Finding("distro", f"`{names[0]}` is the first {kind} that is found, so it wins over ours.", remedy)
+    yield from _stock_default(world)
 
 
-def _uses_the_command(world: World) -> bool:
-    return any(PurePath(word).name == _COMMAND for word in world.command)
+def _stock_default(world: World) -> Iterator[Finding]:
+    """What the stock distribution sets where nothing is set is an exporter that it does not bring."""
+    if world.environ.get("OTEL_PYTHON_DISTRO") not in STOCK or world.environ.get("OTEL_PYTHON_CONFIGURATOR") == NAME:
+        return
+    then = {PROTOCOL: GRPC, **{variable_of(signal): "otlp" for signal in SIGNALS}, **world.environ}
+    if set(missing(then, installed())) - set(missing(world.environ, installed())):
+        what = "The stock distribution sets OTLP by gRPC, which is not installed: OpenTelemetry's command would start nothing."
+        yield Finding("exporter", what, f"Set OTEL_PYTHON_DISTRO={NAME}, or the OTEL_*_EXPORTER and {PROTOCOL}.")
 
 
 def exporters(world: World) -> Iterator[Finding]:
@@ -56,8 +56,7 @@ def exporters(world: World) -> Iterator[Finding]:
 def protocol(world: World) -> Iterator[Finding]:
     """OTLP by gRPC is asked for, where the layer's own exporter speaks HTTP only."""
     said = world.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or world.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "")
-    named = world.environ.get("OTEL_TRACES_EXPORTER")
-    if said.strip() == "grpc" and not named and world.setting("traces_endpoint").value:
+    if said.strip() == "grpc" and not world.environ.get("OTEL_TRACES_EXPORTER") and world.setting("traces_endpoint").value:
         yield Finding(
             "exporter",
             "OTEL_EXPORTER_OTLP_PROTOCOL is grpc, and the layer sends spans by OTLP over HTTP.",
@@ -76,7 +75,7 @@ def disabled(world: World) -> Iterator[Finding]:
 def duplicates(world: World) -> Iterator[Finding]:
     """Instrumentors that make our spans again, and packages that count every request again."""
     switched_off = {name.strip() for name in world.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")}
-    left_out = world.environ.get("OTEL_PYTHON_DISTRO") == _NAME
+    left_out = world.environ.get("OTEL_PYTHON_DISTRO") == NAME
     for entry in entry_points("opentelemetry_instrumentor"):
         name = ours(entry.name)
         if name is not None and not left_out and not {entry.name, "*"} & switched_off:
@@ -87,15 +86,7 @@ def duplicates(world: World) -> Iterator[Finding]:
                 f"Uninstall it, or leave out the call, or pass disable=['{name}'] to instrument().",
             )
     for package in _COUNTERS:
-        if _is_installed(package):
+        if is_installed(package):
             yield Finding(
                 "duplicate", f"{package} is installed: it measures every request a second time.", f"Remove it: pip uninstall {package}"
             )
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True

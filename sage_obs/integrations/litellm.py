@@ -148,6 +148,8 @@ class LitellmIntegration:
     name = _NAME
     module = _NAME
     versions = ("1.80", "2")
+    functions = ("litellm.completion", "litellm.acompletion", "litellm.embedding", "litellm.aembedding")
+    """What it replaces in the module: `sage-obs doctor` finds programs that have taken the originals before."""
 
     def __init__(self) -> None:
         self._usage = StreamUsage()

@@ -95,6 +95,20 @@ def test_the_command_starts_the_layer_whichever_distribution_wins(tmp_path: Path
     assert attributes(by_name["GET /hello"])["http.response.status_code"] == 200
 
 
+STOCK_FIRST = {
+    "opentelemetry_distro": "distro = opentelemetry.distro:OpenTelemetryDistro",
+    "opentelemetry_configurator": "configurator = opentelemetry.distro:OpenTelemetryConfigurator",
+}
+
+
+def test_the_command_takes_ours_where_nothing_is_selected(tmp_path: Path) -> None:
+    """The stock distribution is found first, and would fail for want of an exporter; ours starts, without a warning of the loader's."""
+    distribution(tmp_path, "stock-first", STOCK_FIRST)
+    said, log = _run(tmp_path, PYTHONPATH=str(tmp_path))
+    assert said["counted"]
+    assert "Failed to auto initialize" not in log
+
+
 def test_both_doors_at_once_are_one(tmp_path: Path) -> None:
     """`sage-obs run` with OpenTelemetry's command inside starts one layer, and each span arrives once."""
     (tmp_path / "app.py").write_text(APP)

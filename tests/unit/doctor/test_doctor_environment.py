@@ -17,6 +17,7 @@ import sage_obs
 from sage_obs.doctor import endpoint, libraries, opentelemetry, places, variables
 from sage_obs.doctor.examine import CHECKS, examine
 from sage_obs.doctor.findings import Finding, World
+from sage_obs.integrations import base
 from tests.support.distributions import distribution
 from tests.support.otlp import dead_backend, receiver, serving
 
@@ -44,7 +45,7 @@ def test_a_sound_environment_has_no_findings(tmp_path: Path) -> None:
 
 def test_another_distribution_that_wins_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Selected by a variable, or found first; with our own selected there is nothing to say."""
-    finding = _one(opentelemetry.selection(_world(tmp_path, OTEL_PYTHON_DISTRO="distro")))
+    finding = _one(opentelemetry.selection(_world(tmp_path, OTEL_PYTHON_DISTRO="distro", OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf")))
     assert "selects distro" in finding.what
     assert finding.remedy == "Set OTEL_PYTHON_DISTRO=sage_obs."
     assert "is not_there" in _one(opentelemetry.selection(_world(tmp_path, OTEL_PYTHON_CONFIGURATOR="not_there"))).what
@@ -55,14 +56,16 @@ def test_another_distribution_that_wins_is_found(tmp_path: Path, monkeypatch: py
     assert list(opentelemetry.selection(_world(tmp_path, "opentelemetry-instrument", "python", "app.py", **ours))) == []
 
 
-def test_the_stock_distribution_matters_where_its_command_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It comes with us: that it is found first is a finding for programs started by `opentelemetry-instrument`, and for no others."""
+def test_the_stock_distribution_is_a_finding_where_it_would_start_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes with us: found first it loses to ours, and selected it fails unless the exporters are said."""
     distribution(tmp_path, "stock-first", {"opentelemetry_distro": "distro = theirs:Distro"})
     monkeypatch.syspath_prepend(str(tmp_path))
-    ours = {"OTEL_PYTHON_CONFIGURATOR": "sage_obs"}
-    assert list(opentelemetry.selection(_world(tmp_path, "python", "app.py", **ours))) == []
-    found = _one(opentelemetry.selection(_world(tmp_path, "/venv/bin/opentelemetry-instrument", "python", "app.py", **ours)))
-    assert found.remedy == "Set OTEL_PYTHON_DISTRO=sage_obs."
+    assert list(opentelemetry.selection(_world(tmp_path, "opentelemetry-instrument", "python", "app.py"))) == []
+    selected, exporter = opentelemetry.selection(_world(tmp_path, OTEL_PYTHON_DISTRO="distro"))
+    assert (selected.check, exporter.check) == ("distro", "exporter")
+    assert "would start nothing" in exporter.what
+    said = {"OTEL_PYTHON_DISTRO": "distro", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+    assert [one.check for one in opentelemetry.selection(_world(tmp_path, **said))] == ["distro"]
 
 
 @pytest.mark.parametrize("package", ["prometheus-fastapi-instrumentator", "starlette_exporter"])
@@ -102,6 +105,19 @@ def test_a_library_of_an_unknown_version_is_found(tmp_path: Path, monkeypatch: p
     distribution(tmp_path, "uvicorn", {}, version="99.0")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert "uvicorn 99.0" in _one(libraries.versions(_world(tmp_path))).what
+
+
+def test_a_module_of_somebody_elses_is_not_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that is missing is no finding, though there is a module of the same first name."""
+    monkeypatch.setattr(base, "load", lambda _: _Missing())
+    monkeypatch.setattr(base, "NAMES", ("missing",))
+    assert list(libraries.versions(_world(tmp_path))) == []
+
+
+class _Missing:
+    """An integration of a library that is not installed; its module is there."""
+
+    name, distribution, module, versions = "json", "no-such-distribution", "json", ("1", "2")
 
 
 def test_variables_that_nothing_reads_are_found_without_their_values(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
 
 from sage_obs.doctor import order
 from sage_obs.doctor.findings import World
+from sage_obs.integrations import base
 
 SOUND = """\
 import os
@@ -47,7 +49,23 @@ SEEDED = {
 }
 
 
-@pytest.fixture(autouse=True)
+def test_what_is_said_to_be_replaced_is_replaced() -> None:
+    """Each function of a module that an integration names is another one while it is installed, and itself afterwards."""
+    names = [(one, name) for one in base.NAMES for name in getattr(base.load(one), "functions", ())]
+    assert ("litellm", "litellm.completion") in names
+    assert order.patched() == {name for _, name in names}
+    for one, name in names:
+        module, _, attribute = name.rpartition(".")
+        original = getattr(importlib.import_module(module), attribute)
+        base.load(one).install()
+        try:
+            assert getattr(importlib.import_module(module), attribute) is not original
+        finally:
+            base.load(one).uninstall()
+        assert getattr(importlib.import_module(module), attribute) is original
+
+
+@pytest.fixture
 def _patched(monkeypatch: pytest.MonkeyPatch) -> None:
     """An integration that replaces a function of a module."""
     monkeypatch.setattr(order, "patched", lambda: frozenset({"library.complete"}))
@@ -58,11 +76,13 @@ def _examine(folder: Path, source: str, *command: str) -> list[str]:
     return [finding.what for finding in order.order(World(environ={}, command=command or ("python", "app.py"), folder=folder))]
 
 
+@pytest.mark.usefixtures("_patched")
 def test_a_program_in_the_right_order_has_no_findings(tmp_path: Path) -> None:
     """What is set before, patched before and served after is as it should be; what a function does happens later."""
     assert _examine(tmp_path, SOUND) == []
 
 
+@pytest.mark.usefixtures("_patched")
 @pytest.mark.parametrize("name", sorted(SEEDED))
 def test_what_comes_too_late_is_found(tmp_path: Path, name: str) -> None:
     """With the line it stands on."""
