@@ -44,7 +44,7 @@ def provider_and_model(model: object, given: object = None) -> tuple[str, str]:
     name = model if isinstance(model, str) and model else _UNKNOWN
     provider, _, rest = name.partition("/")
     if isinstance(given, str):
-        provider, rest = given, rest if provider == given else name
+        provider, rest = given if given in library.provider_list else _UNKNOWN, rest if provider == given else name
     elif not rest or provider not in library.provider_list:
         provider, rest = str(part(library.model_cost, name, "litellm_provider") or _UNKNOWN), name
     known = next((ours for theirs, ours in _PROVIDERS.items() if provider in {theirs, f"{theirs}_converse"}), provider)

@@ -69,33 +69,43 @@ class _Dialect:
 
 
 class Completions:
-    """Reads chat completions, completions and embeddings; `stripping` the chunk that is only there for its usage."""
+    """Reads chat completions, completions and embeddings; `stripping` the chunk that is only there for its usage.
 
-    __slots__ = ("_stripping",)
+    Chunks come by the thousand: what each of them repeats is read from the first that has it.
+    """
+
+    __slots__ = ("_named", "_spoken", "_stripping")
 
     def __init__(self, *, stripping: bool) -> None:
         self._stripping = stripping
+        self._named = False
+        self._spoken = False
 
     def whole(self, call: LlmCall, answer: Any) -> None:
         """Read an answer in one piece."""
-        self._said(call, answer)
+        self._said(call, answer, _choices(answer))
         if (usage := part(answer, "usage")) is not None:
             call.used(of_openai(usage))
 
     def piece(self, call: LlmCall, item: Any) -> bool:
         """Read a chunk."""
-        self._said(call, item)
-        speaks = any(map(_has_tokens, _choices(item)))
-        if speaks:
+        choices = _choices(item)
+        self._said(call, item, choices)
+        if not self._spoken and any(map(_has_tokens, choices)):
+            self._spoken = True
             call.first_token()
         if (usage := part(item, "usage")) is None:
             return True
         call.used(of_openai(usage))
-        return not self._stripping or speaks or any(part(choice, "finish_reason") for choice in _choices(item))
+        return not self._stripping or any(_has_tokens(choice) or part(choice, "finish_reason") for choice in choices)
 
-    def _said(self, call: LlmCall, answer: Any) -> None:
-        reasons = (part(choice, "finish_reason") for choice in _choices(answer))
-        call.response(model=part(answer, "model"), id=part(answer, "id"), finish_reasons=reasons)
+    def _said(self, call: LlmCall, answer: Any, choices: list[object]) -> None:
+        if not self._named:
+            model = part(answer, "model")
+            self._named = bool(model)
+            call.response(model=model, id=part(answer, "id"))
+        if reasons := [reason for choice in choices if (reason := part(choice, "finish_reason")) is not None]:
+            call.response(finish_reasons=reasons)
 
 
 def _choices(answer: object) -> list[object]:

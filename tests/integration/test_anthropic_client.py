@@ -78,6 +78,8 @@ def test_a_message_is_one_call_whose_input_includes_the_cache(instrument: Start,
     assert value(LLM_CALL_DURATION, suffix="_count", model=MODEL) == 1
     assert _used() == (100, 20, 40, 10)
     assert value(LLM_COST, model=MODEL) == pytest.approx(100 * 1e-6 + 20 * 5e-6)
+    client.beta.messages.create(**_ask())
+    assert value(LLM_CALLS, outcome="success") == 2
 
 
 def test_a_stream_is_one_call_with_the_usage_of_its_first_and_last_event(instrument: Start, client: anthropic.Anthropic) -> None:

@@ -210,6 +210,7 @@ def test_a_call_has_one_span(instrument: Start, fake: FakeModels) -> None:
         ("mine", "azure", ("azure.ai.openai", "mine")),
         ("azure/mine", "azure", ("azure.ai.openai", "mine")),
         ("nobody/knows", None, ("unknown", "nobody/knows")),
+        ("mine", "whatever a caller says", ("unknown", "mine")),
         (None, None, ("unknown", "unknown")),
     ],
 )

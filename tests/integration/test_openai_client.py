@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import openai
+import pydantic
 import pytest
 
 import sage_obs
@@ -306,6 +307,20 @@ def test_an_answer_that_failed_inside_a_success_is_a_failed_call(instrument: Sta
     client.chat.completions.create(**_chat("not json"))
     assert value(LLM_ERRORS, error_type="server_error") == 1
     assert value(LLM_CALLS, outcome="success") == 0
+
+
+def test_an_answer_that_the_library_cannot_parse_was_a_call_all_the_same(instrument: Start, client: openai.OpenAI) -> None:
+    """The model has answered and was paid; that the answer is not what the caller wanted is the caller's exception."""
+    instrument()
+
+    class Wanted(pydantic.BaseModel):
+        number: int
+
+    parse = getattr(client.chat.completions, "parse", None) or client.beta.chat.completions.parse
+    with pytest.raises(pydantic.ValidationError):
+        parse(**_chat(), response_format=Wanted)
+    assert value(LLM_CALLS) == value(LLM_CALLS, outcome="success") == 1
+    assert value(LLM_TOKENS, type="input") == 100
 
 
 def test_the_clients_own_retries_are_part_of_one_call(instrument: Start, fake: FakeModels) -> None:

@@ -14,6 +14,7 @@ from sage_obs.conventions import INTERNAL_ERRORS, LLM_CALL_DURATION, LLM_CALLS, 
 from sage_obs.genai.calls import LlmCall
 from sage_obs.genai.nesting import Counting, counted
 from sage_obs.genai.streams import AsyncSteps, Steps, Watch
+from sage_obs.tracing.context import request_var
 from tests.support.metrics import value
 
 Start = Callable[..., sage_obs.Handle]
@@ -110,6 +111,24 @@ def test_an_error_after_a_complete_answer_is_about_what_was_made_of_it(instrumen
         watch.whole("stop")
         watch.raised(error)
     assert value(LLM_CALLS, outcome="success") == value(LLM_CALLS, outcome="server_error") == 1
+
+
+def test_a_call_that_was_none_leaves_nothing_behind(instrument: Start) -> None:
+    """It is not counted, neither then nor later, and the request around it no longer waits."""
+    instrument()
+
+    @sage_obs.agent("cached")
+    def cached() -> None:
+        watch = _watch()
+        watch.forget()
+        request = request_var.get()
+        assert request is not None
+        waited = request.waiting.seconds()
+        assert request.waiting.seconds() == waited
+        watch.end()
+
+    cached()
+    assert value(LLM_CALLS) == 0
 
 
 def test_steps_have_the_other_methods_of_the_iterator_inside() -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import json
 import logging
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from sage_obs.integrations import base
 from sage_obs.integrations.patch import Patch, recording
+
+ROOT = Path(__file__).parents[3]
 
 
 def _around() -> dict[str, object]:
@@ -64,6 +69,39 @@ def test_a_second_round_trip_replaces_the_same(integration: base.Integration) ->
         integration.uninstall()
         rounds.append(replaced)
     assert rounds[0] == rounds[1]
+
+
+LATE = """\
+import importlib, json, warnings
+import sage_obs
+from sage_obs.integrations import base
+from sage_obs.integrations.patch import recording
+
+warnings.simplefilter("ignore")
+sage_obs.instrument("late", metrics_host="127.0.0.1", metrics_port=0, log_output="/dev/null")
+with recording() as replaced:
+    for name in base.NAMES:
+        importlib.import_module(base.load(name).module)
+sage_obs.uninstrument()
+print(json.dumps([[one.owner.__name__, one.attribute, one.there() is one.original] for one in replaced]))
+"""
+
+
+def test_libraries_that_are_imported_after_instrument_are_patched_the_same_and_put_back() -> None:
+    """Whichever comes first, the same attributes are replaced, and `uninstrument` brings every one of them back."""
+    wanted = set()
+    for name in base.NAMES:
+        integration = base.load(name)
+        with recording() as replaced, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            integration.install()
+        integration.uninstall()
+        wanted |= {(one.owner.__name__, one.attribute) for one in replaced}
+    done = subprocess.run([sys.executable, "-c", LATE], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert {(owner, attribute) for owner, attribute, _ in found} == wanted
+    assert all(back for _, _, back in found)
 
 
 def test_a_patch_that_somebody_wrapped_stays_theirs_and_a_missing_attribute_is_skipped() -> None:
