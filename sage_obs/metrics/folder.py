@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,9 +15,12 @@ from typing import Final, Self
 
 from sage_obs.errors import UnavailableError
 from sage_obs.metrics.member import Member, Running
+from sage_obs.metrics.memory import is_held
 
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a private folder is made in it; on a disk, writing back could hold up a request
 _PRIVATE: Final = 0o700
+_FOREIGN_SECONDS: Final = 3600.0
+"""A run in another container, none of whose workers lives, is over after this long: the server that starts them has no file."""
 _ASKED: Final = "asked"
 
 
@@ -94,9 +98,20 @@ class Folder:
 
 
 def base() -> Path:
-    """This user's folder for the folders of runs."""
+    """This user's folder for the folders of runs: one per process id namespace, as containers of one pod share memory but not ids."""
     usable = _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK | os.X_OK)
-    return (_MEMORY if usable else Path(tempfile.gettempdir())) / f"sage-obs-{os.getuid()}"
+    return (_MEMORY if usable else Path(tempfile.gettempdir())) / f"{_prefix()}{_namespace()}"
+
+
+def _prefix() -> str:
+    return f"sage-obs-{os.getuid()}-"
+
+
+def _namespace() -> int:
+    try:
+        return Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return 0
 
 
 def _make_private(path: Path) -> None:
@@ -117,5 +132,22 @@ def _sweep(base: Path) -> None:
     for path in base.iterdir():
         owner = _owner(path)
         if owner is not None and not owner.alive and not any(one.process.alive for one in Folder(path, owner).members()):
-            with suppress(OSError):
-                shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)
+    for foreign in base.parent.glob(f"{_prefix()}*"):
+        if foreign != base:
+            _sweep_foreign(foreign)
+
+
+def _sweep_foreign(base: Path) -> None:
+    """The same where process ids are those of another container, which may be gone: there only locks tell who lives."""
+    with suppress(OSError):
+        for path in (path for path in base.iterdir() if _age(path) > _FOREIGN_SECONDS):
+            if not any(is_held(cells) for cells in path.glob("*.cells")):
+                shutil.rmtree(path, ignore_errors=True)
+        if _age(base) > _FOREIGN_SECONDS:
+            base.rmdir()  # which fails while there is anything in it
+
+
+def _age(path: Path) -> float:
+    """Seconds since something was last made or removed in a folder."""
+    return time.time() - path.stat().st_mtime

@@ -7,6 +7,7 @@ process did not finish is nobody's, as nothing was counted there yet. No locks, 
 from __future__ import annotations
 
 import errno
+import fcntl
 import mmap
 import os
 from collections.abc import Sequence
@@ -27,7 +28,10 @@ _CLOSED: Final = 1.0
 
 
 class CellFile:
-    """What this process writes. Raises OSError where there is no room, which is taken before anything is written to it."""
+    """What this process writes, under a lock that ends with it.
+
+    Raises OSError where there is no room: that is taken before anything is written to it.
+    """
 
     def __init__(self, folder: Path, member: Member) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -38,6 +42,7 @@ class CellFile:
         except OSError:
             os.close(self._index)
             raise
+        fcntl.flock(self._cells, fcntl.LOCK_SH)
         self._places: dict[tuple[str, Labels], memoryview[float]] = {}
         self._segments: dict[int, memoryview[float]] = {}
         self._next = 1
@@ -85,6 +90,18 @@ class CellFile:
         """Let go of the files, as a forked child of their owner."""
         os.close(self._index)
         os.close(self._cells)
+
+
+def is_held(cells: Path) -> bool:
+    """Whether the process that writes to this file lives, in whichever namespace."""
+    descriptor = os.open(cells, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import http.client
 import logging
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Final
 
 from sage_obs.conventions import HEALTH_PATHS
@@ -64,11 +64,10 @@ class Turn:
 
     def _knock(self) -> None:
         """Let who has the port see that it has company: a parent that did not fork this process does not know yet."""
-        with suppress(OSError, http.client.HTTPException):
-            connection = http.client.HTTPConnection(*self._address, timeout=_KNOCK_SECONDS)
+        connection = http.client.HTTPConnection(*self._address, timeout=_KNOCK_SECONDS)
+        with suppress(OSError, http.client.HTTPException), closing(connection):
             connection.request("GET", next(iter(HEALTH_PATHS)))
             connection.getresponse().read()
-            connection.close()
 
     def _answer(self) -> None:
         try:

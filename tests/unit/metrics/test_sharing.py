@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -34,7 +36,9 @@ from sage_obs.metrics.member import Member, Running, here
 from sage_obs.metrics.memory import CellFile
 from sage_obs.metrics.merge import Merged
 from sage_obs.metrics.store import Store
+from sage_obs.ops import turn
 from tests.support.metrics import value
+from tests.support.workers import wait_until
 
 LONG_DEAD = Running(started=1, pid=os.getpid())
 """A process that had this one's id before, as far as its start tells."""
@@ -352,17 +356,62 @@ def test_a_folder_that_others_may_enter_is_refused(tmp_path: Path, monkeypatch: 
 
 def test_folders_of_runs_that_have_ended_are_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What killed processes could not remove does not pile up; what anybody alive still uses stays."""
-    monkeypatch.setattr(folders, "base", lambda: tmp_path)
-    tmp_path.chmod(0o700)
+    base = tmp_path / folders.base().name
+    base.mkdir(mode=0o700)
+    monkeypatch.setattr(folders, "base", lambda: base)
     gone, orphaned, alive = Folder.of(LONG_DEAD, 1), Folder.of(replace(LONG_DEAD, started=2), 1), Folder.of(_here(), 1)
     for one in (gone, orphaned, alive):
         one.path.mkdir()
     CellFile(orphaned.path, Member.new(_here()))
     CellFile(gone.path, Member.new(LONG_DEAD))
     Folder.of(_here(), 2).create()
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(one.path.name for one in (orphaned, alive, Folder.of(_here(), 2)))
+    assert sorted(path.name for path in base.iterdir()) == sorted(one.path.name for one in (orphaned, alive, Folder.of(_here(), 2)))
     assert Folder.around(LONG_DEAD, 7) == Folder.of(LONG_DEAD, 7)
     assert Folder.around(_here(), 1).path == orphaned.path, "a worker's child goes where the worker is"
+
+
+def test_what_another_container_left_in_shared_memory_is_removed_once_nobody_holds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Process ids of another namespace say nothing: a run there is over when no process holds its files, and has not for an hour."""
+    ours = folders.base().name
+    monkeypatch.setattr(folders, "base", lambda: tmp_path / ours)
+    foreign = tmp_path / f"{ours}7"
+    held, new, over = (foreign / f"1-{number}-9090" for number in range(3))
+    for path in (held, new, over):
+        path.mkdir(parents=True)
+    keep = CellFile(held, Member.new(LONG_DEAD))
+    (over / "1-1-1.cells").touch()
+    for path in (held, over):
+        os.utime(path, (0, 0))
+    Folder.of(_here(), 1).create()
+    assert sorted(foreign.iterdir()) == [held, new]
+    keep.abandon()
+    shutil.rmtree(new)
+    del keep
+    for path in (held, foreign):
+        os.utime(path, (0, 0))
+    Folder.of(_here(), 1).create()
+    assert not held.exists()
+    os.utime(foreign, (0, 0))
+    Folder.of(_here(), 1).create()
+    assert not foreign.exists()
+
+
+def test_a_port_that_a_stranger_has_is_named_in_time(
+    instrument: Callable[..., sage_obs.Handle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process that waits for a port which none of its siblings can have says so, once, and has it as soon as it is free."""
+    monkeypatch.setattr(turn, "_SECONDS", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        port = stranger.getsockname()[1]
+        handle = instrument(multiprocess_dir=str(tmp_path), metrics_port=port, logs=False)
+        assert handle.status()["ops"].on
+        assert f"another process serves on port {port}" in handle.status()["ops"].why
+        wait_until(lambda: f"not of this service has port {port}" in caplog.text)
+    wait_until(lambda: handle.metrics_port == port)
+    assert f"on 127.0.0.1:{port}" in handle.status()["ops"].why
+    assert caplog.text.count("not of this service") == 1
 
 
 def test_a_supervisor_is_told_from_its_workers() -> None:
