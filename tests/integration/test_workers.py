@@ -14,6 +14,7 @@ from tests.support.workers import Service, free_port, get, kill, scraping, servi
 
 SOURCE = """\
 import os
+import time
 
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
@@ -27,6 +28,7 @@ sage_obs.instrument("many", version="1.2.3")
 async def hit(request):
     with sage_obs.llm_call("p", "m") as call:
         call.usage(input=3, output=2)
+    time.sleep(0.005)  # the other worker answers meanwhile
     return PlainTextResponse(str(os.getpid()))
 
 
@@ -51,14 +53,19 @@ SERVERS = {
 
 
 def _both_workers(service: Service) -> tuple[set[int], int]:
-    """Requests until two workers have answered; who they are, and how many requests it took."""
-    pids: set[int] = set()
-    count = 0
-    while len(pids) < 2:
-        pids.add(service.hit())
-        count += 1
-        assert count < 2000
-    return pids, count
+    """Requests, two at a time, until two workers have answered; who they are, and how many requests it took."""
+    answers: list[int] = []
+
+    def seen() -> bool:
+        callers = [threading.Thread(target=lambda: answers.append(service.hit())) for _ in range(2)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+        return len(set(answers)) > 1
+
+    wait_until(seen)
+    return set(answers), len(answers)
 
 
 def _leftovers(pid: int) -> list[Path]:

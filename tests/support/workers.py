@@ -39,7 +39,7 @@ def wait_until(what: Callable[[], bool], *, seconds: float = _SECONDS) -> None:
 
 def get(port: int, path: str) -> str | None:
     """A page, None where nobody answers it in full."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_SECONDS)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
