@@ -6,13 +6,18 @@ Every case runs once per round, one after the other, so that a busy machine slow
 from __future__ import annotations
 
 import argparse
+import atexit
 import importlib.metadata
+import os
 import platform
+import shutil
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -21,12 +26,18 @@ from prometheus_client.exposition import choose_encoder
 from sage_obs.conventions import LLM_COST, REQUEST_DURATION, REQUESTS
 from sage_obs.metrics.collector import StoreCollector
 from sage_obs.metrics.exposition import expose
+from sage_obs.metrics.folder import Folder
+from sage_obs.metrics.member import Member, Running, started_at
+from sage_obs.metrics.memory import CellFile
+from sage_obs.metrics.merge import Merged
 from sage_obs.metrics.store import Store
+from sage_obs.metrics.wire import StoreText
 
 _CALLS: Final = 20_000
 _VALUES: Final = ("agent-1", "GET /orders/{id}", "http")
 _LABELS: Final = ("agent_id", "operation", "protocol")
 _SIZES: Final = (1_000, 10_000, 100_000)
+_PROCESSES: Final = 8
 _FORMATS: Final = {"text": "text/plain", "OpenMetrics": "application/openmetrics-text; version=1.0.0"}
 _WHOLE: Final = 100
 """From here on a median is shown without decimals."""
@@ -60,6 +71,11 @@ def _writes() -> Iterator[Case]:
     ours = store.histogram(REQUEST_DURATION, *_VALUES)
     yield Case(counter, "sage-obs cell", _repeated(lambda: cell.add(1.0)), scale)
     yield Case(histogram, "sage-obs cell", _repeated(lambda: ours.observe(0.2)), scale)
+    shared = Store()
+    shared.move(_file(_folder()))
+    there, them = shared.cell(REQUESTS, *_VALUES, "success"), shared.histogram(REQUEST_DURATION, *_VALUES)
+    yield Case(counter, "sage-obs cell in shared memory", _repeated(lambda: there.add(1.0)), scale)
+    yield Case(histogram, "sage-obs cell in shared memory", _repeated(lambda: them.observe(0.2)), scale)
     registry = CollectorRegistry()
     theirs = Counter("requests", "Requests.", _LABELS, registry=registry)
     seconds = Histogram("seconds", "Seconds.", _LABELS, registry=registry, buckets=REQUEST_DURATION.buckets)
@@ -101,18 +117,54 @@ def _theirs(encode: Callable[[CollectorRegistry], bytes], registry: CollectorReg
     return lambda: encode(registry)
 
 
+def _together() -> Iterator[Case]:
+    """The same page where several processes count the same series."""
+    for size in _SIZES:
+        folder = _folder()
+        stores = [_fill(Store(budget=size), size) for _ in range(_PROCESSES)]
+        files = [_file(folder) for _ in stores]
+        for store, file in zip(stores, files, strict=True):
+            store.move(file)
+        merged = Merged(Folder(folder, None), Store(budget=size, overflows=False), own=files[0].member, on_error=print)
+        text = StoreText(merged.store.families())
+        yield Case(f"scrape of {_PROCESSES} processes of {size:,} series as text, ms", "sage-obs", _merging(merged, stores[0], text), 1e3)
+
+
+def _merging(merged: Merged, own: Store, text: StoreText) -> Callable[[], object]:
+    def run() -> object:
+        merged.update(own, apart=False)
+        return b"".join(text.render(openmetrics=False))
+
+    return run
+
+
+def _folder() -> Path:
+    shm = Path("/dev/shm")  # noqa: S108 - where services share
+    path = Path(tempfile.mkdtemp(dir=shm if shm.is_dir() else None))
+    atexit.register(shutil.rmtree, path)
+    return path
+
+
+def _file(folder: Path) -> CellFile:
+    pid = os.getpid()
+    return CellFile(folder, Member.new(Running(started_at(pid) or 0, pid)))
+
+
 def _filled(size: int) -> tuple[CollectorRegistry, StoreCollector]:
-    """A registry with about `size` series, whose values take up to 17 digits."""
-    store = Store(budget=size)
+    registry, ours = CollectorRegistry(), StoreCollector(_fill(Store(budget=size), size), refresh=lambda: None)
+    registry.register(ours)
+    return registry, ours
+
+
+def _fill(store: Store, size: int) -> Store:
+    """About `size` series, whose values take up to 17 digits."""
     for number in range(size // 2):
         store.cell(LLM_COST, "openai", f"model-{number}").add(number * 0.001)
     for number in range(size // 2 // (len(REQUEST_DURATION.buckets) + 3)):
         child = store.histogram(REQUEST_DURATION, "agent-1", f"GET /orders/{number}", "http")
         for bound in REQUEST_DURATION.buckets:
             child.observe(bound * 0.7)
-    registry, ours = CollectorRegistry(), StoreCollector(store, refresh=lambda: None)
-    registry.register(ours)
-    return registry, ours
+    return store
 
 
 def _measure(cases: list[Case], rounds: int) -> dict[Case, float]:
@@ -144,7 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds
-    print("\n".join(_table(_measure([*_writes(), *_scrapes()], rounds))))
+    print("\n".join(_table(_measure([*_writes(), *_scrapes(), *_together()], rounds))))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Kind = Literal["counter", "gauge", "histogram"]
+Merge = Literal["sum", "min", "max"]
 
 
 class Outcome(enum.StrEnum):
@@ -67,7 +68,10 @@ class Severity(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric family: its name on the wire, kind, help text, label names and, for histograms, upper bounds in base units."""
+    """One metric family: its name on the wire, kind, help text, label names and, for histograms, upper bounds in base units.
+
+    `merge` is what the processes of one service make of a gauge together; counters and histograms are always sums.
+    """
 
     name: str
     kind: Kind
@@ -75,6 +79,7 @@ class Metric:
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
     budgeted: tuple[str, ...] = ()
+    merge: Merge = "sum"
 
     @property
     def series(self) -> tuple[str, ...]:
@@ -176,6 +181,7 @@ HEALTH_STATUS = Metric(
     "1 healthy, 0.5 degraded, 0 unhealthy; the check named `overall` is the probe's own answer.",
     ("agent_id", "probe", "check"),
     budgeted=("agent_id", "check"),
+    merge="min",
 )
 LLM_CALL_DURATION = Metric(
     "sage_llm_api_call_duration_seconds",
@@ -212,9 +218,12 @@ BUILD_INFO = Metric(
     "gauge",
     "Always 1; joins a release to every series of its instance.",
     ("service", "version", "revision", "python"),
+    merge="max",
 )
-RELEASE_TIMESTAMP = Metric("sage_release_timestamp_seconds", "gauge", "Unix time at which this release started here.", ("version",))
-COMPONENT_UP = Metric("sage_obs_component_up", "gauge", "1 for each component that instrument() started.", ("component",))
+RELEASE_TIMESTAMP = Metric(
+    "sage_release_timestamp_seconds", "gauge", "Unix time at which this release started here.", ("version",), merge="min"
+)
+COMPONENT_UP = Metric("sage_obs_component_up", "gauge", "1 for each component that instrument() started.", ("component",), merge="min")
 SPANS_DROPPED = Metric("sage_obs_spans_dropped_total", "counter", "Spans lost before they were exported.")
 LOGS_DROPPED = Metric("sage_obs_logs_dropped_total", "counter", "Log lines lost because the writer's queue was full.")
 EXPORT_FAILURES = Metric("sage_obs_export_failures_total", "counter", "Exports that failed, by signal.", ("signal",))
@@ -258,7 +267,7 @@ RUNTIME_THREADS = Metric("sage_runtime_threads", "gauge", "Python threads that a
 GC_PAUSE = Metric(
     "sage_runtime_gc_pause_seconds", "histogram", "Time the garbage collector takes, by generation.", ("generation",), GC_BUCKETS
 )
-MEMORY_LIMIT = Metric("sage_memory_limit_bytes", "gauge", "The memory limit of the control group; absent where there is none.")
+MEMORY_LIMIT = Metric("sage_memory_limit_bytes", "gauge", "The memory limit of the control group; absent where there is none.", merge="min")
 
 AGENT_METRICS: Final = (
     REQUESTS,

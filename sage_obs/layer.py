@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
+from types import FrameType
 from typing import Any, Final, Literal
 
 from sage_obs.component import Component
-from sage_obs.conventions import COMPONENT_UP
+from sage_obs.conventions import COMPONENT_UP, HEALTH_STATUS
 from sage_obs.errors import ConfigError, SageObsError
 from sage_obs.genai import requests
 from sage_obs.genai.requests import Recorder
@@ -20,8 +22,8 @@ from sage_obs.integrations import base
 from sage_obs.integrations.component import LibraryComponent, NotFoundError
 from sage_obs.integrations.hook import ImportHook
 from sage_obs.logs.component import LogsComponent
-from sage_obs.metrics import active
-from sage_obs.metrics.component import MetricsComponent, store_for
+from sage_obs.metrics import active, prefork
+from sage_obs.metrics.component import MetricsComponent, sharing_for, store_for
 from sage_obs.metrics.requests import RequestMetrics
 from sage_obs.metrics.store import Store
 from sage_obs.ops.component import OpsComponent
@@ -101,11 +103,17 @@ class Layer:
         self._hook = ImportHook()
         self._ops: OpsComponent | None = None
         self._refreshed: tuple[Callable[[], None], ...] = ()
+        self._metrics: MetricsComponent | None = None
 
     @property
     def metrics_port(self) -> int | None:
         """The port of the operations server, None while there is none."""
         return None if self._ops is None else self._ops.port
+
+    def report(self) -> dict[str, Status]:
+        """The statuses as they are now: the port may have been taken over or left meanwhile."""
+        now = {one.name: one.words for one in (self._metrics, self._ops) if one is not None and one in self._running}
+        return {**self.statuses, **{name: Status(on=True, why=why) for name, why in now.items() if self.statuses[name].on}}
 
     def start(self, *, strict: bool) -> None:
         """Start what is wanted. Where a component fails, the others run; if `strict`, they stop and its error is raised."""
@@ -127,17 +135,17 @@ class Layer:
             yield TracingComponent(settings, self._store)
         if healthy := on("health", wanted=settings.health):
             yield HealthComponent(board())
-        metrics: MetricsComponent | None = None
         if on("metrics", wanted=settings.metrics):
             self._refreshed = (self._refresh_health,) if healthy else ()
-            metrics = MetricsComponent(self._store, refresh=self._refresh)
-            yield metrics
-        if on("runtime", wanted=metrics is not None):
+            sharing = sharing_for(settings, self._store)
+            self._metrics = MetricsComponent(self._store, sharing, refresh=self._refresh, on_company=self._meet_company)
+            yield self._metrics
+        if on("runtime", wanted=self._metrics is not None):
             runtime = RuntimeComponent(self._store)
             self._refreshed = (*self._refreshed, runtime.refresh)
             yield runtime
-        if on("ops", wanted=metrics is not None or healthy):
-            self._ops = OpsComponent(settings, metrics=metrics, board=board() if healthy else None)
+        if on("ops", wanted=self._metrics is not None or healthy):
+            self._ops = OpsComponent(settings, metrics=self._metrics, board=board() if healthy else None)
             yield self._ops
         yield from self._libraries()
 
@@ -218,12 +226,31 @@ class Layer:
         self.statuses = {name: Status(on=False, why="uninstrumented") for name in self.statuses}
         active.use(Store())
 
+    def prepare_fork(self, frame: FrameType | None) -> None:
+        """A child is about to be forked from `frame`; what supervises workers leaves the port to them."""
+        if self._metrics in self._running and self._metrics is not None:
+            self._metrics.sharing.prepare_fork()
+            if self._metrics.sharing.on and prefork.is_supervisor(frame):
+                self._hand_over()
+
+    def _meet_company(self) -> None:
+        """Children share with this process, which did not fork them; the answer under way must not wait for itself."""
+        if prefork.is_supervisor(prefork.main_frame()):
+            threading.Thread(target=self._hand_over, name="sage-obs-hand-over", daemon=True).start()
+
+    def _hand_over(self) -> None:
+        """Leave the port to the workers, and with it what is said of health: this process serves nothing."""
+        if self._ops in self._running and self._ops is not None and self._ops.port is not None:
+            self._ops.release()
+            self._store.keep(HEALTH_STATUS, frozenset())
+
     def restart_after_fork(self) -> None:
-        """Be sane in a forked child: threads begin anew, the port stays the parent's."""
+        """Be sane in a forked child: threads begin anew, the port stays the parent's for as long as it has it."""
         for component in self._running:
             component.restart_after_fork()
-        if self._ops is not None:
-            self._set(self._ops.name, Status(on=False, why="the parent process serves"))
+        self._store.keep(HEALTH_STATUS, frozenset())  # the parent's, which nobody here keeps up to date
+        if self._ops in self._running and self._ops is not None:
+            self._set(self._ops.name, Status(on=self._ops.at_work, why=self._ops.words))
 
 
 def _left(deadline: float) -> float:

@@ -19,6 +19,7 @@ from sage_obs.integrations.exchange import Operation
 from sage_obs.integrations.interface import Interface, found_by_itself, interface_of
 from sage_obs.integrations.routes import noted
 from sage_obs.layer import Layer, Libraries, Plan, Status
+from sage_obs.metrics.active import internal_error
 from sage_obs.settings import Settings
 
 _log = logging.getLogger("sage_obs")
@@ -35,7 +36,7 @@ class Handle:
 
     def status(self) -> Mapping[str, Status]:
         """Every component: on or off, and why."""
-        return {"sage_obs": Status(on=False, why=self._why)} if self._layer is None else dict(self._layer.statuses)
+        return {"sage_obs": Status(on=False, why=self._why)} if self._layer is None else self._layer.report()
 
     @property
     def metrics_port(self) -> int | None:
@@ -57,7 +58,16 @@ class _Process:
         """Hear of forked children. This cannot be taken back, and does nothing while the layer is off."""
         if not self._hooked:
             self._hooked = True
-            os.register_at_fork(after_in_child=self._in_child)
+            os.register_at_fork(before=self._before_fork, after_in_child=self._in_child)
+
+    def _before_fork(self) -> None:
+        layer = self.layer
+        if layer is None:
+            return
+        try:
+            layer.prepare_fork(sys._getframe(1))  # noqa: SLF001 - who forks says what this process is
+        except Exception as exc:  # noqa: BLE001 - the child is the application's
+            internal_error("metrics", exc)
 
     def _in_child(self) -> None:
         self.lock = threading.RLock()
@@ -112,6 +122,7 @@ def instrument(  # noqa: PLR0913 - the one line a user writes; each setting of t
     metrics: bool | None = None,
     metrics_host: str | None = None,
     metrics_port: int | None = None,
+    multiprocess_dir: str | None = None,
     logs: bool | None = None,
     log_level: str | None = None,
     log_output: str | None = None,

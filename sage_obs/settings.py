@@ -277,6 +277,7 @@ class Settings:
     metrics: bool
     metrics_host: str
     metrics_port: int
+    multiprocess_dir: str
     logs: bool
     log_level: str
     log_output: str
@@ -324,6 +325,13 @@ OPTIONS: Final[Mapping[str, Option]] = {
     "metrics_host": Option("observability.metrics.host", ("SAGE_METRICS_HOST",), parse_text, "0.0.0.0", "the address /metrics listens on"),  # noqa: S104 - scraped from elsewhere
     "metrics_port": Option(
         "observability.metrics.port", ("SAGE_METRICS_PORT",), parse_port, DEFAULT_METRICS_PORT, "the port /metrics and /health answer on"
+    ),
+    "multiprocess_dir": Option(
+        "observability.metrics.multiprocess_dir",
+        ("SAGE_MULTIPROCESS_DIR",),
+        parse_text,
+        "",
+        "the folder in which the processes of one service share their metrics; chosen by itself for the usual servers",
     ),
     "logs": Option("observability.logging.enabled", ("SAGE_LOGS_ENABLED",), parse_bool, True, "whether log records become JSON lines"),
     "log_level": Option(

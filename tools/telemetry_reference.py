@@ -24,12 +24,25 @@ def _lines() -> Iterator[str]:
     yield "Rendered from `sage_obs/conventions.py` and `sage_obs/slo/` by `make generate`; do not edit. Base units: seconds, bytes,"
     yield "US dollars, ratios from 0 to 1. Labels marked ° take values from outside: past the label budget they become `other`, which is"
     yield "counted."
+    yield from (
+        "",
+        "Where a service runs as several processes, counters and histograms are sums over all of them, and gauges over the living:",
+    )
+    yield f"{_merges()}."
     yield from _table("Metrics of an instrumented service", AGENT_METRICS)
     yield from _table("Metrics of the responder", RESPONDER_METRICS)
     yield from ("", "## Values of fixed labels", "", "| label | values |", "|---|---|")
     for label, values in (("outcome of a request", Outcome), ("error_type", ErrorType), ("outcome of an experience", Experience)):
         yield f"| {label} | {', '.join(value.value for value in values)} |"
     yield from _objectives()
+
+
+def _merges() -> str:
+    """What several processes make of each gauge together."""
+    words = {"sum": "the sum of", "min": "the least", "max": "the greatest"}
+    gauges = [metric for metric in AGENT_METRICS if metric.kind == "gauge"]
+    rules = {rule: [f"`{metric.name}`" for metric in gauges if metric.merge == rule] for rule in words}
+    return "; ".join(f"{words[rule]} {', '.join(names)}" for rule, names in rules.items() if names)
 
 
 def _table(title: str, metrics: tuple[Metric, ...]) -> Iterator[str]:

@@ -45,6 +45,11 @@ class Cell:
         """Set a gauge."""
         self.values[0] = float(value)
 
+    def move(self, place: Doubles) -> None:
+        """Go on in another place, where the value is then."""
+        place[0] = self.values[0]
+        self.values = place
+
 
 class HistogramCell:
     """A histogram for one set of labels: counts per bucket (not cumulative), the sum, and the last exemplar of each bucket."""
@@ -78,3 +83,11 @@ class HistogramCell:
         self.values[bucket] += 1.0
         self.values[-1] += value
         self.exemplars[bucket] = Exemplar(value, trace_id, time.time())
+
+    def move(self, place: Doubles) -> None:
+        """Go on in another place, which holds zeros; what is here follows, as a copy first would miss what is counted meanwhile."""
+        before = self.values
+        self.values = place
+        if before is not place:
+            for index in range(len(before)):
+                place[index] += before[index]

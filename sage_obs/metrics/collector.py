@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from prometheus_client import Metric as PromMetric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar as PromExemplar
 
 from sage_obs.metrics.cells import Cell, HistogramCell
+from sage_obs.metrics.sharing import Sharing
 from sage_obs.metrics.store import Family, Store
 from sage_obs.metrics.wire import StoreText, number
 
@@ -22,18 +23,32 @@ class _Here(threading.local):
 
 
 class StoreCollector(Collector):
-    """Reads a store. `refresh` is called before each reading, to bring gauges up to date that nobody writes otherwise."""
+    """Reads a store, or where `sharing` has found others what all of them have counted.
 
-    def __init__(self, store: Store, *, refresh: Callable[[], None]) -> None:
+    `refresh` is called before each reading, to bring gauges up to date that nobody writes otherwise.
+    """
+
+    def __init__(self, store: Store, *, refresh: Callable[[], None], sharing: Sharing | None = None) -> None:
         self._store = store
         self._refresh = refresh
-        self._text = StoreText(store.families())
+        self._sharing = sharing
+        self._texts: dict[Store, StoreText] = {}
         self._here = _Here()
 
     def render(self, *, openmetrics: bool) -> bytes:
         """The lines of every family that has children; an OpenMetrics page still needs its end."""
         self._refresh()
-        return b"".join(self._text.render(openmetrics=openmetrics))
+        with self._reading() as store:
+            return b"".join(self._text(store).render(openmetrics=openmetrics))
+
+    def _reading(self) -> AbstractContextManager[Store]:
+        return nullcontext(self._store) if self._sharing is None else self._sharing.reading()
+
+    def _text(self, store: Store) -> StoreText:
+        if (known := self._texts.get(store)) is None:
+            known = StoreText(store.families())
+            self._texts = {store: known}
+        return known
 
     @contextmanager
     def left_out(self) -> Iterator[None]:
@@ -49,9 +64,9 @@ class StoreCollector(Collector):
         if self._here.left_out:
             return
         self._refresh()
-        for family in self._store.families():
-            if children := family.children():
-                yield _read(family, children)
+        with self._reading() as store:
+            read = [_read(family, children) for family in store.families() if (children := family.children())]
+        yield from read
 
     def describe(self) -> Iterable[PromMetric]:
         """The names alone, by which the registry finds out about clashes."""

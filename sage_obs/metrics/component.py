@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sage_obs.component import Unbuffered
 from sage_obs.conventions import BUILD_INFO, LOGS_DROPPED, RELEASE_TIMESTAMP, REQUEST_OVERHEAD, SPANS_DROPPED
 from sage_obs.errors import UnavailableError
+from sage_obs.metrics.sharing import Sharing
 from sage_obs.metrics.store import Store
 from sage_obs.settings import Settings
 
@@ -20,8 +21,7 @@ if TYPE_CHECKING:  # prometheus_client is loaded where metrics are wanted
 
 def store_for(settings: Settings) -> Store:
     """A store with the settings' label budget and objective, which says what runs here."""
-    objective = settings.overhead_objective
-    store = Store(budget=settings.label_budget, objectives=((REQUEST_OVERHEAD, (objective, 4 * objective)),))
+    store = _empty(settings, overflows=True)
     store.cell(BUILD_INFO, settings.service_name, settings.version, settings.revision, platform.python_version()).set(1)
     store.cell(RELEASE_TIMESTAMP, settings.version).set(time.time())
     store.cell(SPANS_DROPPED)
@@ -29,13 +29,28 @@ def store_for(settings: Settings) -> Store:
     return store
 
 
+def _empty(settings: Settings, *, overflows: bool) -> Store:
+    objective = settings.overhead_objective
+    return Store(budget=settings.label_budget, objectives=((REQUEST_OVERHEAD, (objective, 4 * objective)),), overflows=overflows)
+
+
+def sharing_for(settings: Settings, store: Store) -> Sharing:
+    """How the store is seen beside those of other processes."""
+    return Sharing(store, port=settings.metrics_port, configured=settings.multiprocess_dir, empty=lambda: _empty(settings, overflows=False))
+
+
 class MetricsComponent(Unbuffered):
-    """Puts a store into prometheus_client's registry; `refresh` runs before each scrape."""
+    """Puts a store into prometheus_client's registry; `refresh` runs before each scrape.
+
+    `on_company` is called when a process that was alone finds out that it has children which share.
+    """
 
     name = "metrics"
 
-    def __init__(self, store: Store, *, refresh: Callable[[], None]) -> None:
+    def __init__(self, store: Store, sharing: Sharing, *, refresh: Callable[[], None], on_company: Callable[[], None]) -> None:
+        self.sharing = sharing
         self._store = store
+        self._on_company = on_company
         self._refresh = refresh
         self._collector: StoreCollector | None = None
         self._take_back: Callable[[], None] | None = None
@@ -46,7 +61,7 @@ class MetricsComponent(Unbuffered):
 
         from sage_obs.metrics.collector import StoreCollector
 
-        collector = StoreCollector(self._store, refresh=self._refresh)
+        collector = StoreCollector(self._store, refresh=self._refresh, sharing=self.sharing)
         try:
             REGISTRY.register(collector)
         except ValueError as exc:
@@ -59,7 +74,23 @@ class MetricsComponent(Unbuffered):
             restore()
 
         self._take_back = take_back
-        return "in prometheus_client's registry"
+        self.sharing.start()
+        return self.words
+
+    @property
+    def words(self) -> str:
+        """Where the metrics are seen."""
+        together = "together with other processes" if self.sharing.on else self.sharing.why
+        return f"in prometheus_client's registry{together and ', '}{together}"
+
+    def look(self) -> None:
+        """Somebody has come to the metrics port: see whether this process has company."""
+        if self.sharing.look():
+            self._on_company()
+
+    def refresh(self) -> None:
+        """Bring the gauges up to date that others read."""
+        self._refresh()
 
     def expose(self, *, accept: str, accept_encoding: str) -> Exposition:
         """A scrape's answer; where ours could not be registered, the application's metrics alone."""
@@ -71,9 +102,19 @@ class MetricsComponent(Unbuffered):
         """Take the collector out."""
         del timeout
         self._collector = None
+        self.sharing.stop()
         if self._take_back is not None:
             self._take_back()
             self._take_back = None
+
+    def finish(self, timeout: float) -> bool:
+        """The process ends: remove what only this run needs."""
+        self.sharing.leave()
+        return super().finish(timeout)
+
+    def restart_after_fork(self) -> None:
+        """Count from zero in a forked child, beside its parent."""
+        self.sharing.restart_after_fork()
 
 
 def _without_created() -> Callable[[], None]:

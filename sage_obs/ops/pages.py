@@ -41,6 +41,8 @@ class OpsPages:
 
     def get(self, path: str, headers: Mapping[str, str]) -> Page:
         """The page at a path; names of headers are lower case."""
+        if self._metrics is not None:
+            self._metrics.look()
         if path == METRICS_PATH and self._metrics is not None:
             shown = self._metrics.expose(accept=headers.get("accept", ""), accept_encoding=headers.get("accept-encoding", ""))
             coding = {"content-encoding": shown.encoding} if shown.encoding else {}
