@@ -14,6 +14,7 @@ from tests.support.workers import Service, free_port, get, kill, scraping, servi
 
 SOURCE = """\
 import os
+import sys
 import time
 
 from starlette.applications import Starlette
@@ -34,7 +35,12 @@ async def hit(request):
 
 app = Starlette(routes=[Route("/hit", hit)])
 
-if __name__ == "__main__":
+if __name__ == "__main__" and "granian" in sys.argv:
+    from granian import Granian
+
+    port = int(os.environ["PORT"])
+    Granian("service:app", interface="asgi", workers=2, port=port, respawn_failed_workers=True, respawn_interval=0.1).serve()
+elif __name__ == "__main__":
     import uvicorn
 
     uvicorn.run("service:app", port=int(os.environ["PORT"]), workers=2)
@@ -49,6 +55,7 @@ SERVERS = {
         *("-m", "granian", "service:app", "--interface", "asgi", "--workers", "2", "--port", "{port}"),
         *("--respawn-failed-workers", "--respawn-interval", "0.1"),
     ),
+    "granian in the program": ("service.py", "granian"),
 }
 
 
