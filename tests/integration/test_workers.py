@@ -248,6 +248,39 @@ print("done")
     )
 
 
+def test_a_forked_child_that_finds_no_room_counts_for_itself(tmp_path: Path) -> None:
+    """Its work goes on, its own registry has its counts and the error, and its parent's page is as it was."""
+    _run(
+        tmp_path,
+        """
+from prometheus_client import REGISTRY
+from sage_obs.metrics import sharing
+
+def refuse(*_):
+    raise OSError(28, "No space left on device")
+
+def own(name):
+    return sum(one.value for family in REGISTRY.collect() for one in family.samples if one.name == name)
+
+count(2)
+if not (pid := os.fork()):
+    count(1, ending=0)
+os.waitpid(pid, 0)
+sharing.CellFile = refuse
+if not (pid := os.fork()):
+    count(3)
+    assert own("sage_llm_api_calls_total") == 3, own("sage_llm_api_calls_total")
+    assert own("sage_obs_internal_errors_total") == 1, own("sage_obs_internal_errors_total")
+    os._exit(0)
+_, status = os.waitpid(pid, 0)
+assert status == 0, status
+assert counted() == 3, counted()
+assert "sage_obs_internal_errors_total{" not in page()
+print("done")
+""",
+    )
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_children_of_multiprocessing_are_counted_however_they_start(tmp_path: Path, method: str) -> None:
     """A program that instruments itself when it is imported has its pool on its page, whether children are forked or spawned."""
