@@ -11,8 +11,8 @@ from typing import Final
 
 from sage_obs.metrics.member import parent_of
 
-_SUPERVISORS: Final = ("gunicorn.arbiter", "uvicorn.supervisors", "granian.server", "hypercorn.run")
-"""Modules whose process only starts workers, and serves nothing itself."""
+_SUPERVISORS: Final = ("gunicorn.arbiter", "uvicorn.supervisors", "granian.server.mp")
+"""Modules whose process only starts workers, and serves nothing itself. Others keep the port, which only their health suffers from."""
 _GUNICORN: Final = ("gunicorn.arbiter", "spawn_worker")
 """The function that forks a worker of gunicorn, which then works inside of it."""
 _FORK_SERVER: Final = ("multiprocessing.forkserver", "_serve_one")

@@ -14,6 +14,7 @@ from tests.support.workers import Service, free_port, get, kill, scraping, servi
 
 SOURCE = """\
 import os
+import sys
 import time
 
 from starlette.applications import Starlette
@@ -34,7 +35,12 @@ async def hit(request):
 
 app = Starlette(routes=[Route("/hit", hit)])
 
-if __name__ == "__main__":
+if __name__ == "__main__" and "granian" in sys.argv:
+    from granian import Granian
+
+    port = int(os.environ["PORT"])
+    Granian("service:app", interface="asgi", workers=2, port=port, respawn_failed_workers=True, respawn_interval=0.1).serve()
+elif __name__ == "__main__":
     import uvicorn
 
     uvicorn.run("service:app", port=int(os.environ["PORT"]), workers=2)
@@ -49,6 +55,7 @@ SERVERS = {
         *("-m", "granian", "service:app", "--interface", "asgi", "--workers", "2", "--port", "{port}"),
         *("--respawn-failed-workers", "--respawn-interval", "0.1"),
     ),
+    "granian in the program": ("service.py", "granian"),
 }
 
 
@@ -236,6 +243,39 @@ os.write(there, b"x")
 os.waitpid(pid, 0)
 assert counted() == 9, counted()
 assert in_flight() == [1], in_flight()
+print("done")
+""",
+    )
+
+
+def test_a_forked_child_that_finds_no_room_counts_for_itself(tmp_path: Path) -> None:
+    """Its work goes on, its own registry has its counts and the error, and its parent's page is as it was."""
+    _run(
+        tmp_path,
+        """
+from prometheus_client import REGISTRY
+from sage_obs.metrics import sharing
+
+def refuse(*_):
+    raise OSError(28, "No space left on device")
+
+def own(name):
+    return sum(one.value for family in REGISTRY.collect() for one in family.samples if one.name == name)
+
+count(2)
+if not (pid := os.fork()):
+    count(1, ending=0)
+os.waitpid(pid, 0)
+sharing.CellFile = refuse
+if not (pid := os.fork()):
+    count(3)
+    assert own("sage_llm_api_calls_total") == 3, own("sage_llm_api_calls_total")
+    assert own("sage_obs_internal_errors_total") == 1, own("sage_obs_internal_errors_total")
+    os._exit(0)
+_, status = os.waitpid(pid, 0)
+assert status == 0, status
+assert counted() == 3, counted()
+assert "sage_obs_internal_errors_total{" not in page()
 print("done")
 """,
     )

@@ -145,6 +145,7 @@ def serving(folder: Path, command: Sequence[str], source: str, **environ: str) -
         "SAGE_METRICS_HOST": "127.0.0.1",
         "SAGE_METRICS_PORT": str(metrics_port),
         "SAGE_LOG_OUTPUT": str(folder / "lines"),
+        "HOME": str(folder),  # gunicorn keeps a socket there
         **environ,
     }
     arguments = [sys.executable, *(part.format(port=port) for part in command)]
