@@ -162,7 +162,7 @@ def main() -> None:
     found = measure(asked.rounds, asked.lines)
     machine = f"Python {platform.python_version()}, {os.cpu_count()} cores"
     print(f"{datetime.now(UTC):%Y-%m-%d}, {machine}; {asked.rounds} rounds of {asked.lines} lines\n")
-    print("| logger | us on the caller's thread | times ours | us CPU in all |\n|---|---:|---:|---:|")
+    print("| logger | µs on the caller's thread | times ours | µs CPU in all |\n|---|---:|---:|---:|")
     base = statistics.median(own for own, _ in found[OURS])
     for name, costs in found.items():
         own, cpu = (statistics.median(column) for column in zip(*costs, strict=True))
