@@ -206,6 +206,10 @@ class Layer:
         done = [component.flush(_left(deadline)) for component in reversed(self._running)]
         return all(done)
 
+    def send(self) -> None:
+        """The process may end in a moment: send what waits, within the exit timeout in all."""
+        self.flush(self.settings.exit_timeout * _SHARE_AT_EXIT)
+
     def finish(self) -> None:
         """The process ends: send what waits, within the exit timeout in all."""
         deadline = time.monotonic() + self.settings.exit_timeout * _SHARE_AT_EXIT

@@ -12,6 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Final
 
+from sage_obs import ending
 from sage_obs.errors import ConfigError, SageObsError
 from sage_obs.health.board import board
 from sage_obs.integrations.asgi import RequestMiddleware
@@ -21,6 +22,7 @@ from sage_obs.integrations.routes import noted
 from sage_obs.layer import Layer, Libraries, Plan, Status
 from sage_obs.metrics.active import internal_error
 from sage_obs.settings import Settings
+from sage_obs.tracing.context import reseed
 
 _log = logging.getLogger("sage_obs")
 _LAST: Final = -100
@@ -71,6 +73,7 @@ class _Process:
 
     def _in_child(self) -> None:
         self.lock = threading.RLock()
+        reseed()
         if self.layer is not None:
             self.layer.restart_after_fork()
             self._finish_with_multiprocessing()
@@ -95,6 +98,7 @@ class _Process:
             layer.start(strict=strict)
             self.layer, self.handle = layer, Handle(layer)
             atexit.register(self.at_exit)
+            ending.use(layer.send)
             self._hook_fork()
             _log.debug("telemetry is on", extra={"metrics_port": layer.metrics_port})
             return self.handle
@@ -105,6 +109,7 @@ class _Process:
             layer, self.layer, self.handle = self.layer, None, None
             if layer is not None:
                 atexit.unregister(self.at_exit)
+                ending.use(None)
                 layer.stop(timeout)
 
 

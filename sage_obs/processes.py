@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -137,5 +138,6 @@ def stop(processes: Iterable[Process], *, grace: float) -> None:
         try:
             process.popen.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            process.popen.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # its own children too: `spawn` has made it the leader of a group
             process.popen.wait()

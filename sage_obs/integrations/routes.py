@@ -67,18 +67,19 @@ class _Routes:
         for endpoint, template in templates_:
             self._templates.setdefault(endpoint, []).append(template)
 
-    def name(self, endpoint: object, method: str, path: str) -> str:
+    def name(self, endpoint: object, scope: Mapping[str, Any]) -> str:
         """What a request is called, "" where the endpoint is not known or no template of it fits."""
-        found = self._names.get((id(endpoint), method))
-        return self._find(id(endpoint), method, path) if found is None else found
+        found = self._names.get((id(endpoint), scope["method"]))
+        return self._find(id(endpoint), scope) if found is None else found
 
-    def _find(self, endpoint: int, method: str, path: str) -> str:
-        templates_ = self._templates.get(endpoint, [])
+    def _find(self, endpoint: int, scope: Mapping[str, Any]) -> str:
+        method, templates_ = scope["method"], self._templates.get(endpoint, [])
         if method not in _METHODS:
             return UNMATCHED
         if len(templates_) == 1:
             name = self._names[endpoint, method] = f"{method} {_plain(templates_[0])}"
             return name
+        path = _below_root(scope)
         template = next((one for one in templates_ if fits(one, path)), "")
         return f"{method} {_plain(template)}" if template else ""
 
@@ -97,11 +98,10 @@ class RouteTable:
         endpoint = scope.get("endpoint")
         if endpoint is None:
             return UNMATCHED
-        method, path = scope["method"], scope["path"]
         table = self._tables.get(id(app))
-        if table is not None and table.app() is app and (name := table.name(endpoint, method, path)):
+        if table is not None and table.app() is app and (name := table.name(endpoint, scope)):
             return name
-        return self._read(app).name(endpoint, method, path) or UNMATCHED
+        return self._read(app).name(endpoint, scope) or UNMATCHED
 
     def _read(self, app: Routed) -> _Routes:
         place = id(app)
@@ -112,6 +112,13 @@ class RouteTable:
     def _forget(self, place: int, reference: ReferenceType[Routed]) -> None:
         if (table := self._tables.get(place)) is not None and table.app is reference:
             del self._tables[place]
+
+
+def _below_root(scope: Mapping[str, Any]) -> str:
+    """The path as the application's routes have it, without the prefix that a proxy in front of it has. Mounts extend `root_path`."""
+    root = scope.get("app_root_path", scope.get("root_path", ""))
+    path: str = scope["path"]
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
 
 
 def _plain(template: str) -> str:

@@ -1,14 +1,17 @@
 """uvicorn: its loggers go through ours, and its access log is silenced, as ours has a line for every request.
 
-uvicorn sets its loggers up when its Config is made, which may be before or after instrument(); both are covered.
+uvicorn sets its loggers up when its Config is made, which may be before or after instrument(); both are covered. It ends itself by the
+signal that ended its serving, without any exit handler, so what waits to be sent is sent before.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import signal
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from sage_obs import ending
 from sage_obs.health.board import board
 from sage_obs.integrations.loggers import SILENT, TO_ROOT, TakenOver
 from sage_obs.integrations.patch import Patch
@@ -22,34 +25,47 @@ class UvicornIntegration:
     versions = ("0.20", "1")
 
     def __init__(self) -> None:
-        self._patch: Patch | None = None
+        self._patches: tuple[Patch, ...] = ()
         self._loggers = TakenOver({"uvicorn": TO_ROOT, "uvicorn.error": TO_ROOT, "uvicorn.asgi": TO_ROOT, "uvicorn.access": SILENT})
 
     def install(self) -> None:
         """Take the loggers over, now and whenever uvicorn sets them up."""
         from uvicorn.config import Config
+        from uvicorn.server import Server
 
-        if self._patch is None:
+        if not self._patches:
             self._loggers.take()
-            self._patch = Patch(Config, "configure_logging", self._then_take_over)
-            self._patch.install()
+            self._patches = (Patch(Config, "configure_logging", self._then_take_over), Patch(Server, "_serve", _sending_at_the_end))
+            for patch in self._patches:
+                patch.install()
             board().expect_app()
 
     def uninstall(self) -> None:
         """Put the loggers back as uvicorn had set them up."""
-        if self._patch is not None:
-            self._patch.uninstall()
-            self._patch = None
+        if self._patches:
             self._loggers.give_back()
+        for patch in self._patches:
+            patch.uninstall()
+        self._patches = ()
 
     def _then_take_over(self, original: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(original)
         def configure_logging(config: Any) -> None:
             original(config)
-            if self._patch is not None:
+            if self._patches:
                 self._loggers.take()
 
         return configure_logging
+
+
+def _sending_at_the_end(original: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    @functools.wraps(original)
+    async def _serve(server: Any, *args: Any, **kwargs: Any) -> None:
+        await original(server, *args, **kwargs)
+        if signal.SIGTERM in getattr(server, "_captured_signals", ()):  # which it sends itself again now, and no exit handler runs
+            ending.near()
+
+    return _serve
 
 
 INTEGRATION: Final = UvicornIntegration()

@@ -28,18 +28,19 @@ _MICROSECONDS: Final = 1_000_000
 class _Clock:
     """The time as the line has it; its date is made once a second."""
 
-    __slots__ = ("_second", "_text")
+    __slots__ = ("_known",)
 
     def __init__(self) -> None:
-        self._second = 0
-        self._text = ""
+        self._known = (-1, "")
 
     def text(self, nanoseconds: int) -> str:
         """Unix time as RFC 3339, in UTC to the microsecond."""
         second, rest = divmod(nanoseconds, _NANOSECONDS)
-        if second != self._second:
-            self._text, self._second = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second)), second
-        return f"{self._text}{str(rest // 1000 + _MICROSECONDS)[1:]}Z"
+        known, text = self._known  # in one step: another thread may be in another second
+        if second != known:
+            text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+            self._known = second, text
+        return f"{text}{str(rest // 1000 + _MICROSECONDS)[1:]}Z"
 
 
 class AccessLines:
@@ -73,7 +74,7 @@ class AccessLines:
         after = f',"operation":"{_inside(operation)}","outcome":"{outcome.value}"{failed}}}\n'
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
-        if len(path) <= _LONG:
+        if len(path) <= _LONG and len(method) <= _LONG:
             self._known[facts] = before, after
         return before, after
 

@@ -67,7 +67,7 @@ class Lines:
         self._identity = identity
         self._encode = _as_text if text else _as_json
         self._reserved = reserved_attributes()
-        self._own = len(logging.makeLogRecord({}).__dict__)
+        self._own = len(logging.LogRecord("", 0, "", 0, "", (), None).__dict__)
         self._suspicious = telling(_as_json(asdict(identity)))
 
     def line(self, record: logging.LogRecord) -> bytes:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import orjson
 
+from sage_obs.metrics.active import internal_error
+
 Labels = tuple[str, ...]
 Stamp = tuple[int, int]
 
@@ -68,9 +70,14 @@ class ArchiveFile:
 
 
 def _loaded(data: bytes) -> Archive:
-    found = orjson.loads(data)
-    children = (Archived(name, tuple(labels), tuple(bounds), _numbers(values)) for name, labels, bounds, values in found["children"])
-    return Archive(frozenset(found["members"]), tuple(children))
+    """What a file says. One that is damaged, which no crash of ours leaves, counts as empty: a scrape without it beats none."""
+    try:
+        found = orjson.loads(data)
+        children = [Archived(name, tuple(labels), tuple(bounds), _numbers(values)) for name, labels, bounds, values in found["children"]]
+        return Archive(frozenset(found["members"]), tuple(children))
+    except (ValueError, TypeError, KeyError) as exc:
+        internal_error("metrics", exc)
+        return Archive()
 
 
 def _numbers(values: list[float | None]) -> list[float]:

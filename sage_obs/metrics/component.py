@@ -74,7 +74,11 @@ class MetricsComponent(Unbuffered):
             restore()
 
         self._take_back = take_back
-        self.sharing.start()
+        try:
+            self.sharing.start()
+        except BaseException:
+            self.stop(0.0)
+            raise
         return self.words
 
     @property

@@ -27,9 +27,10 @@ def parent_of(pid: int) -> int | None:
 
 def _fields(pid: int) -> list[bytes] | None:
     try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].split()
     except OSError:
         return None
+    return fields if len(fields) > _STARTED else None
 
 
 @dataclass(frozen=True, slots=True, order=True)

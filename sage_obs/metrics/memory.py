@@ -11,6 +11,7 @@ import fcntl
 import mmap
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,7 @@ Labels = tuple[str, ...]
 _DOUBLE: Final = 8
 _SEGMENT: Final = 8192
 """Doubles mapped at once: 64 KiB, the largest page a file can be mapped by on the systems we run on."""
+_NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _CLOSED: Final = 1.0
 """What the first double of a file says when its process has stopped writing to it."""
 
@@ -30,19 +32,18 @@ _CLOSED: Final = 1.0
 class CellFile:
     """What this process writes, under a lock that ends with it.
 
+    Files are opened when they are needed, and only the lock's is kept open: a process that becomes a daemon closes whatever is open, and
+    the numbers of its descriptors are soon those of other files.
     Raises OSError where there is no room: that is taken before anything is written to it.
     """
 
     def __init__(self, folder: Path, member: Member) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self.member = member
-        self._index = os.open(folder / f"{member.name}.index", flags | os.O_APPEND, 0o600)
-        try:
-            self._cells = os.open(folder / f"{member.name}.cells", flags, 0o600)
-        except OSError:
-            os.close(self._index)
-            raise
-        fcntl.flock(self._cells, fcntl.LOCK_SH)
+        self._index, self._cells = folder / f"{member.name}.index", folder / f"{member.name}.cells"
+        os.close(os.open(self._index, _NEW, 0o600))
+        self._held = os.open(self._cells, _NEW, 0o600)
+        self._identity = _identity(self._held)
+        fcntl.flock(self._held, fcntl.LOCK_SH)
         self._places: dict[tuple[str, Labels], memoryview[float]] = {}
         self._segments: dict[int, memoryview[float]] = {}
         self._next = 1
@@ -73,12 +74,21 @@ class CellFile:
     def _map(self, number: int) -> memoryview[float]:
         """Map more of the file, whose blocks are there from now on: a full disk is an error here and not a signal later."""
         length = _SEGMENT * _DOUBLE
-        os.posix_fallocate(self._cells, number * length, length)
-        return memoryview(mmap.mmap(self._cells, length, offset=number * length)).cast("d")
+        descriptor = os.open(self._cells, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.posix_fallocate(descriptor, number * length, length)
+            return memoryview(mmap.mmap(descriptor, length, offset=number * length)).cast("d")
+        finally:
+            os.close(descriptor)
 
     def _append(self, line: bytes) -> None:
-        if self._broken or os.write(self._index, line) != len(line):
-            self._broken = True
+        if not self._broken:
+            descriptor = os.open(self._index, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            try:
+                self._broken = os.write(descriptor, line) != len(line)
+            finally:
+                os.close(descriptor)
+        if self._broken:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def close(self) -> None:
@@ -87,9 +97,16 @@ class CellFile:
         self.abandon()
 
     def abandon(self) -> None:
-        """Let go of the files, as a forked child of their owner."""
-        os.close(self._index)
-        os.close(self._cells)
+        """Let go of the file, as a forked child of its owner. A process that has become a daemon may have closed it already."""
+        with suppress(OSError):
+            if _identity(self._held) == self._identity:
+                os.close(self._held)
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    """Which file a descriptor is of."""
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino
 
 
 def is_held(cells: Path) -> bool:

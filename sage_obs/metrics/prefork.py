@@ -15,6 +15,8 @@ _SUPERVISORS: Final = ("gunicorn.arbiter", "uvicorn.supervisors", "granian.serve
 """Modules whose process only starts workers, and serves nothing itself. Others keep the port, which only their health suffers from."""
 _GUNICORN: Final = ("gunicorn.arbiter", "spawn_worker")
 """The function that forks a worker of gunicorn, which then works inside of it."""
+_SPAWNED: Final = "--multiprocessing-fork"
+"""What a spawned child's command line says from its first line on, before multiprocessing itself is imported there."""
 _FORK_SERVER: Final = ("multiprocessing.forkserver", "_serve_one")
 """The function inside of which a child lives that a process between it and its parent has forked."""
 
@@ -29,11 +31,11 @@ def parent() -> int | None:
 def _parent_by_multiprocessing() -> int | None:
     """A spawned child knows its parent only once it has imported the program's main module, which may be what asks."""
     if (process := sys.modules.get("multiprocessing.process")) is None:
-        return None
+        return os.getppid() if _SPAWNED in sys.orig_argv else None
     if (found := process.parent_process()) is not None:
         return int(found.pid)
     if not getattr(process.current_process(), "_inheriting", False):
-        return None
+        return os.getppid() if _SPAWNED in sys.orig_argv else None
     return parent_of(os.getppid()) if _FORK_SERVER in _calls(main_frame()) else os.getppid()
 
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from sage_obs.errors import SageObsError
 from sage_obs.metrics import prefork
@@ -16,6 +17,9 @@ from sage_obs.metrics.member import Member, Running, here
 from sage_obs.metrics.memory import CellFile
 from sage_obs.metrics.merge import Merged
 from sage_obs.metrics.store import Store
+
+_COUNTED_AT_ONCE: Final = 64
+"""Children that may have ended before their files are counted and removed: some 4 MB of memory."""
 
 
 class Sharing:
@@ -36,6 +40,7 @@ class Sharing:
         self._apart = False
         self._held_back: list[Exception] | None = None
         self._lock = threading.Lock()
+        self._children = 0
         self.why = ""
 
     @property
@@ -73,9 +78,13 @@ class Sharing:
         return self._join(Folder.of(process, self._port))
 
     def prepare_fork(self) -> None:
-        """This process is about to have a child."""
+        """This process is about to have a child; every so often it first counts those that have ended, which nobody may scrape."""
         if self._file is None and not self.why and (process := here()) is not None:
             self._join(Folder.of(process, self._port))
+        self._children += 1
+        if self._children % _COUNTED_AT_ONCE == 0:
+            with self._lock:
+                self._everybody()
 
     def _join(self, folder: Folder) -> bool:
         with self._lock:

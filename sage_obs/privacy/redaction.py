@@ -18,9 +18,11 @@ _WORD: Final = (
     rb"|credential|authorization|cookie)[\w-]{0,32}"
 )
 """A name that says its value is secret, whatever stands before it."""
-_PLAIN_NAME: Final = _WORD + rb"\s{0,4}[=:]\s{0,4}"
-_QUOTED_NAME: Final = _WORD + rb"\\{0,7}[\"']\s{0,4}[=:]\s{0,4}"
-_NAME: Final = _WORD + rb"\\{0,7}[\"']?\s{0,4}[=:]\s{0,4}"
+_GAP: Final = rb"(?:\s|\\[nrt]){0,4}"
+"""Blanks before a value, some of which JSON writes as two characters."""
+_PLAIN_NAME: Final = _WORD + rb"\s{0,4}[=:]" + _GAP
+_QUOTED_NAME: Final = _WORD + rb"\\{0,7}[\"']\s{0,4}[=:]" + _GAP
+_NAME: Final = _WORD + rb"\\{0,7}[\"']?\s{0,4}[=:]" + _GAP
 _FLAG: Final = rb"true\b|false\b|null\b|none\b"
 _NUMBER: Final = rb"-?\d++(?:\.\d++)?(?:e[+-]?\d++)?(?![\w.])"
 _COUNT: Final = rb"\d{1,6}(?:\.\d{1,6})?(?![\w.])"
@@ -68,11 +70,12 @@ _NAMED_IN_JSON: Final = (
 backslashes before a quote escape each other and not the quote."""
 _BEGIN: Final = rb"-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----"
 _END: Final = rb"-----END [A-Z ]{0,32}PRIVATE KEY-----"
-_KNOWN: Final = rb"(?<![A-Za-z0-9])"
+_KNOWN: Final = rb"(?:(?<![A-Za-z0-9])|(?<=\\[nrtbf]))"
+"""The beginning of a word; JSON writes the line break before it as a backslash and a letter."""
 
 _RULES: Final[tuple[tuple[tuple[bytes, ...], tuple[tuple[re.Pattern[bytes], bytes], ...]], ...]] = (
     ((b"key", b"secret", b"token", b"pass", b"pwd", b"credential", b"authorization", b"cookie"), _NAMED),
-    ((b"bearer", b"basic"), ((re.compile(rb"(?i)\b((?:bearer|basic)\s{1,4})[a-z0-9._~+/=-]{12,}+"), rb"\1" + _MASK),)),
+    ((b"bearer", b"basic"), ((re.compile(rb"(?i)" + _KNOWN + rb"((?:bearer|basic)\s{1,4})[a-z0-9._~+/=-]{12,}+"), rb"\1" + _MASK),)),
     ((b"sk-",), ((re.compile(_KNOWN + rb"(sk-)[\w-]{16,}+"), rb"\1" + _MASK),)),
     ((b"eyj",), ((re.compile(_KNOWN + rb"eyJ[\w-]{4,}+\.[\w-]{4,}+(?:\.[\w-]*+)?"), _MASK),)),
     (

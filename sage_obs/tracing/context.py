@@ -19,6 +19,8 @@ from sage_obs.conventions import ErrorType
 _TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/=+@-]{1,128}", re.ASCII)
 _SAMPLED: Final = 0x01
+_random: Final = random.Random()  # noqa: S311 - ids, not secrets
+"""One of our own: an application that seeds `random` gets its numbers, and does not get the same ids again and again."""
 _NONZERO: Final = 1 << 128 | 1 << 64
 """The last bits of the trace id and of the span id in 256 random ones."""
 
@@ -53,8 +55,13 @@ def new_ids() -> tuple[str, str, str]:
 
     A trace id of 32 hex digits, a span id of 16, neither of them all zero, and a request id.
     """
-    digits = (random.getrandbits(256) | _NONZERO).to_bytes(32, "big").hex()
+    digits = (_random.getrandbits(256) | _NONZERO).to_bytes(32, "big").hex()
     return digits[:32], digits[32:48], "req-" + digits[48:]
+
+
+def reseed() -> None:
+    """In a forked child: have other ids than the parent."""
+    _random.seed()
 
 
 def sane_request_id(text: str) -> str:

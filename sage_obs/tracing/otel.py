@@ -128,6 +128,9 @@ class _ContextOnly(NonRecordingSpan):
     def __init__(self, trace_id: str, span_id: str) -> None:
         self._ids = (trace_id, span_id)
 
+    def __repr__(self) -> str:
+        return f"NonRecordingSpan({self.get_span_context()!r})"
+
     def get_span_context(self) -> SpanContext:
         """The ids as the API has them."""
         return _context(*self._ids, sampled=False, remote=False)

@@ -10,6 +10,9 @@ import pytest
 
 from tests.support.otlp import dead_backend, receiver
 
+pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+"""Two seconds are measured here, which tests that run beside these would take their part of."""
+
 WORK = """\
 import logging, os, sys, time
 import sage_obs

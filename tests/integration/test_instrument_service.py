@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import pytest
 from sage_obs.processes import Process, spawn, stop
 from tests.support.agents import read_lines, wait_for_line
 from tests.support.otlp import attributes, receiver, serving
+from tests.support.services import running
 
 TEN_LINES = """\
 from starlette.applications import Starlette
@@ -190,3 +192,17 @@ def _check_it_is_all_put_back(process: Process, client: httpx.Client, url: str, 
     output = process.log.read_text()
     assert "\nnot json\n" in output
     assert '"GET /ask/again HTTP/1.1" 200' in output
+
+
+def test_a_server_that_ends_by_a_signal_sends_what_waits(tmp_path: Path) -> None:
+    """Uvicorn kills itself with the SIGTERM it was sent, so that no exit handler runs: its last span and line go out all the same."""
+    source = TEN_LINES.replace('instrument("hello")', 'instrument("hello", sampling_rate=1.0)')
+    with receiver() as traces:
+        command = ("-m", "uvicorn", "service:app", "--port", "{port}")
+        with running(tmp_path, source, *command, environ={"SAGE_TRACING_ENDPOINT": traces.url}) as service:
+            assert httpx.get(f"{service.url}/hello/bob", trust_env=False).status_code == 200
+            service.process.popen.terminate()
+            assert service.process.popen.wait(20) == -signal.SIGTERM
+            messages = [line["message"] for line in service.lines()]
+        assert any(message.startswith("Finished server process") for message in messages), messages
+        assert [span.name for span in traces.wait(1)] == ["GET /hello/{name}"]

@@ -125,14 +125,29 @@ def test_the_workers_of_gunicorn_are_measured(tmp_path: Path, preload: tuple[str
         )
 
 
-def test_workers_that_want_one_port_do_not_fail(tmp_path: Path) -> None:
-    """With a fixed port one worker has it, and the others say so and serve."""
+@pytest.mark.parametrize("kind", ["uvicorn", "granian"])
+def test_workers_that_want_one_port_are_seen_as_one(tmp_path: Path, kind: str) -> None:
+    """With a fixed port one worker has it, and shows what all of them have counted."""
     port = _free_port()
-    with _serving(tmp_path, ASGI["workers"], SAGE_METRICS_PORT=str(port)) as (process, client):
+    granian = ["granian", "--interface", "asgi", "service:app", "--port", "{port}", "--workers", "2"]
+    with _serving(tmp_path, ASGI["workers"] if kind == "uvicorn" else granian, SAGE_METRICS_PORT=str(port)) as (process, client):
         _wait_for(process, lambda: client.get("/hello"))
-        _wait_for(process, lambda: process.log.read_text().count("Application startup complete") == 2)
-        assert "another process has it" in process.log.read_text()
+        pids: list[int] = []
+
+        def both() -> bool:
+            pids.append(httpx.get(f"{client.base_url}/hello", trust_env=False).json()["pid"])
+            return len(set(pids)) == 2
+
+        _wait_for(process, both)
+        answered = len(pids) + 1
+        _wait_for(process, lambda: _counted(httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text) == answered)
         assert httpx.get(f"http://127.0.0.1:{port}/health/live", trust_env=False).status_code == 200
+
+
+def _counted(page: str) -> float:
+    """How many requests a scrape shows."""
+    lines = re.findall(r'^sage_agent_requests_total\{.*operation="GET /hello",outcome="success".*\} (.*)$', page, re.MULTILINE)
+    return sum(map(float, lines))
 
 
 def test_spans_go_where_the_option_says(tmp_path: Path) -> None:

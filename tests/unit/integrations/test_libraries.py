@@ -24,7 +24,7 @@ from sage_obs.integrations import base, versions
 from sage_obs.integrations.base import UnusableLibraryError
 from sage_obs.integrations.hook import ImportHook
 from sage_obs.integrations.routes import fits
-from tests.support.asgi import call
+from tests.support.asgi import call, scope_of, serve
 from tests.support.metrics import children, value
 
 Start = Callable[..., sage_obs.Handle]
@@ -255,3 +255,18 @@ def test_a_name_without_an_integration_is_an_error_only_if_strict(instrument: St
         instrument(libraries=["flaskk"])
     handle = instrument(libraries=["flaskk"], strict=False, log_output="/dev/null")
     assert "There are: starlette" in handle.status()["flaskk"].why
+
+
+def test_a_prefix_of_a_proxy_is_no_part_of_a_template(instrument: Start) -> None:
+    """An endpoint with several routes is named by the one that fits the path below `root_path`, mounts and their own prefixes included."""
+
+    async def shared(_request: Request) -> PlainTextResponse:
+        return PlainTextResponse("shared")
+
+    routes = [Route("/one", shared), Route("/two/{name}", shared)]
+    instrument(libraries=["starlette"])
+    app = Starlette(routes=[*routes, Mount("/inner", routes=[Route("/three", shared)])])
+    for path in ("/api/one", "/api/two/x", "/api/inner/three"):
+        asyncio.run(serve(app, {**scope_of("GET", path), "root_path": "/api"}))
+    names = {labels["operation"] for labels in children(REQUESTS)}
+    assert names == {"GET /one", "GET /two/{name}", "GET /inner/three"}

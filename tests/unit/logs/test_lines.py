@@ -208,3 +208,23 @@ def test_nothing_that_every_line_says_hints_at_a_secret() -> None:
     finally:
         request_var.set(None)
     assert not telling(" ".join(KEYS).encode())
+
+
+def test_what_a_record_factory_adds_is_an_extra_whenever_it_was_set() -> None:
+    """Extras are told from what every record has by the standard library's own records, not by whatever a factory makes of them."""
+    before = logging.getLogRecordFactory()
+
+    def factory(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = before(*args, **kwargs)
+        record.__dict__["region"] = "north"
+        return record
+
+    logging.setLogRecordFactory(factory)
+    try:
+        lines = Lines(IDENTITY)
+        made = logging.makeLogRecord({"msg": "hello", "colour": "red"})
+    finally:
+        logging.setLogRecordFactory(before)
+    line = json.loads(lines.line(made))
+    assert (line["region"], line["colour"]) == ("north", "red")
+    assert json.loads(lines.line(_record(colour="red")))["colour"] == "red"

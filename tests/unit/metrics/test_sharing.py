@@ -436,3 +436,39 @@ def test_a_supervisor_is_told_from_its_workers() -> None:
     assert within("uvicorn.supervisors.multiprocess") is True
     assert within("shop") is False
     assert worker("gunicorn.arbiter") is False
+
+
+def test_a_daemon_that_closed_all_descriptors_writes_to_no_other_file(tmp_path: Path) -> None:
+    """Descriptors that were closed behind our back and are others' files by now are neither written to nor closed."""
+    (tmp_path / "shared").mkdir()
+    store, file = _join(tmp_path / "shared")
+    os.close(file._held)
+    with (tmp_path / "theirs").open("wb") as theirs:
+        assert theirs.fileno() == file._held
+        store.cell(LLM_COST, "p", "m").add()
+        file.close()
+        theirs.write(b"mine")
+    assert (tmp_path / "theirs").read_bytes() == b"mine"
+
+
+def test_a_damaged_archive_costs_no_scrape(tmp_path: Path) -> None:
+    """It counts as empty, and the living are shown."""
+    store, own = _join(tmp_path)
+    store.cell(LLM_COST, "p", "m").add(2)
+    (tmp_path / "archive.json").write_bytes(b"")
+    merged = _merged(tmp_path, own)
+    merged.update(store, apart=False)
+    assert _values(merged, LLM_COST) == {("p", "m"): [2]}
+
+
+def test_children_that_nobody_scrapes_do_not_pile_up(instrument: Callable[..., sage_obs.Handle]) -> None:
+    """Every so many forks those that have ended are counted, and their files removed."""
+    instrument()
+    for _ in range(130):
+        if (pid := os.fork()) == 0:
+            active_store().cell(LLM_COST, "p", "m").add()
+            os._exit(0)
+        os.waitpid(pid, 0)
+    files = list(Folder.of(_here(), 0).path.glob("*.cells"))
+    assert 0 < len(files) < 100
+    assert value(LLM_COST) == 130

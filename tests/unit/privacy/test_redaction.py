@@ -183,3 +183,21 @@ def test_the_time_is_linear_in_the_text(piece: str, start: str) -> None:
 
     small = min(seconds(8_000) for _ in range(3))
     assert min(seconds(64_000) for _ in range(2)) < 24 * max(small, 0.001)
+
+
+KNOWN = [
+    "ghp_abcdefghij0123456789",
+    "sk-abcdefghijklmnop1234",
+    "AKIAABCDEFGHIJKLMNOP",
+    "eyJhbGciOi.eyJzdWIiOi.c2lnbmF0",
+    "Bearer abcdefghijklmnop",
+]
+
+
+@pytest.mark.parametrize("secret", KNOWN)
+@pytest.mark.parametrize("before", ["\n", "\t", "\r\n", "password:\n", "token=\t"])
+def test_what_stands_on_a_line_of_its_own_is_found_in_json_too(before: str, secret: str) -> None:
+    """JSON writes the line break before a secret as a backslash and a letter, which is no part of a word."""
+    redacted = redact(json.dumps({"message": f"see{before}{secret}", "n": 1}).encode())
+    assert secret.rpartition(" ")[2].encode() not in redacted
+    assert json.loads(redacted)["n"] == 1

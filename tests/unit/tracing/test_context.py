@@ -72,7 +72,7 @@ def test_ids_have_the_right_shape() -> None:
 
 def test_ids_are_never_all_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     """W3C Trace Context calls an id of zeros invalid, so not even chance makes one."""
-    monkeypatch.setattr(random, "getrandbits", lambda _bits: 0)
+    monkeypatch.setattr("sage_obs.tracing.context._random.getrandbits", lambda _bits: 0)
     trace_id, span_id, _ = new_ids()
     assert int(trace_id, 16)
     assert int(span_id, 16)
@@ -198,3 +198,13 @@ def test_a_context_ends_though_one_inside_it_has_not() -> None:
     assert ambient() == {}
     generator.close()  # type: ignore[attr-defined]
     assert ambient() == {}
+
+
+def test_ids_have_numbers_of_their_own() -> None:
+    """An application that seeds `random` gets its sequence, and no request id twice."""
+    random.seed(1)
+    first, expected = new_ids(), random.random()
+    random.seed(1)
+    second, found = new_ids(), random.random()
+    assert first != second
+    assert expected == found

@@ -159,3 +159,12 @@ def test_spans_over_the_queues_capacity_are_counted_and_hold_nobody_up() -> None
 def test_the_path_of_the_endpoint(endpoint: str, base: bool, url: str) -> None:  # noqa: FBT001 - a table
     """A bare endpoint or a base gets the protocol's path; a full one is used as it is."""
     assert traces_url(endpoint, base=base) == url
+
+
+def test_the_span_of_an_unsampled_request_can_be_printed() -> None:
+    """Applications log the current span, whatever it is."""
+    spans = OtelSpans(TracerProvider(shutdown_on_exit=False))
+    span = spans.unrecorded(TRACE, SPAN)
+    shown = repr(trace.get_current_span())
+    span.leave()
+    assert TRACE in shown
