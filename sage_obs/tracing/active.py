@@ -5,13 +5,13 @@ The decision comes first and costs a random number; a request that is not sample
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from typing import Final, Protocol
 
 from sage_obs.tracing.context import (
     Parent,
     Request,
+    chance,
     format_traceparent,
     new_ids,
     request_var,
@@ -72,7 +72,7 @@ class Tracing:
 
     def sampled(self, parent: Parent | None) -> bool:
         """Whether to record: as the caller decided, else by the ratio."""
-        return random.random() < self._ratio if parent is None else parent.sampled  # noqa: S311 - a share, not a secret
+        return chance() < self._ratio if parent is None else parent.sampled
 
     def begin(self, *, name: str, request_id: str, parent: Parent | None, local: bool = False) -> tuple[Request, OpenSpan | None]:
         """The context of a new request, and its span where spans are made. A `request_id` of "" is given one."""

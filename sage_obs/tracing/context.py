@@ -21,6 +21,8 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/=+@-]{1,128}", re.ASCII)
 _SAMPLED: Final = 0x01
 _random: Final = random.Random()  # noqa: S311 - ids, not secrets
 """One of our own: an application that seeds `random` gets its numbers, and does not get the same ids again and again."""
+chance: Final = _random.random
+"""A random number from 0 to 1."""
 _NONZERO: Final = 1 << 128 | 1 << 64
 """The last bits of the trace id and of the span id in 256 random ones."""
 
