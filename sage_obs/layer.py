@@ -42,7 +42,7 @@ PARTS: Final = ("logs", "traces", "health", "metrics", "runtime", "ops")
 """What can be switched off by name, besides the integrations."""
 
 NEEDS: Final = {
-    **dict.fromkeys(("uvicorn", "gunicorn", "granian", "loguru", "structlog"), "logs"),
+    **dict.fromkeys(("gunicorn", "granian", "loguru", "structlog"), "logs"),
     **dict.fromkeys(("httpx", "aiohttp-client", "requests", "httpx2"), "traces"),
 }
 """What an integration is for, where that is one part only: other people's lines become ours, a client carries the trace on."""
