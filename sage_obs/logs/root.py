@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Protocol
 
+from sage_obs import records
 from sage_obs.logs.writer import Writer
 
 
@@ -25,7 +26,7 @@ class LineHandler(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> Any:
         """As every handler, but for the lock, which nothing here needs and a value that logs while it is formatted could wait for."""
-        kept: Any = self.filter(record) if self.filters else True
+        kept: Any = not records.repeats(record) and (self.filter(record) if self.filters else True)
         if kept:
             self.emit(kept if isinstance(kept, logging.LogRecord) else record)
         return kept
