@@ -44,8 +44,11 @@ class OpenSpan(Protocol):
 class SpanSource(Protocol):
     """Something that makes spans."""
 
-    def server(self, *, name: str, parent: Parent | None, local: bool = False) -> OpenSpan:
-        """A span for a request, a server's unless it is `local`, which is the current one from here on."""
+    def server(self, *, name: str, ids: tuple[str, str], parent: Parent | None, local: bool = False) -> OpenSpan:
+        """A span for a request, a server's unless it is `local`, which is the current one from here on.
+
+        `ids` are the trace id and the span id it gets, where its source leaves that to others.
+        """
 
     def unrecorded(self, trace_id: str, span_id: str) -> OpenSpan:
         """One that carries the context of a request, here and to what it calls, and records nothing."""
@@ -80,9 +83,13 @@ class Tracing:
         sampled, span, spans = self.sampled(parent), None, self.spans
         if parent is not None:
             trace_id = parent.trace_id
-        if spans is not None:
-            span = spans.server(name=name, parent=parent, local=local) if sampled else spans.unrecorded(trace_id, span_id)
+        if spans is None:
+            pass
+        elif sampled:
+            span = spans.server(name=name, ids=(trace_id, span_id), parent=parent, local=local)
             trace_id, span_id, sampled = span.ids
+        else:
+            span = spans.unrecorded(trace_id, span_id)
         if request_id:
             return Request(request_id, trace_id, span_id, sampled=sampled, named=True), span
         return Request(new_request_id, trace_id, span_id, sampled=sampled), span
