@@ -11,6 +11,7 @@ from sage_obs.metrics.store import Store
 from sage_obs.privacy.redaction import redact_text
 from sage_obs.settings import Settings
 from sage_obs.tracing.active import SpanSource, Tracing, use
+from sage_obs.tracing.tail import Policy
 
 if TYPE_CHECKING:  # importing it is what an endpoint is for
     from opentelemetry.sdk.trace import TracerProvider
@@ -45,7 +46,8 @@ class TracingComponent:
         if self._kept_out():
             return self._carry(f"OTEL_TRACES_EXPORTER is {os.environ[_EXPORTER]}")
         self._start_spans()
-        return f"{settings.sampling_rate:.0%} of new traces to {redact_text(settings.traces_endpoint)}"
+        kept = " and what failed, was slow or expensive" if settings.tail_sampling else ""
+        return f"{settings.sampling_rate:.0%} of new traces{kept} to {redact_text(settings.traces_endpoint)}"
 
     def _carry(self, why: str) -> str:
         use(Tracing(ratio=self._settings.sampling_rate, propagate=True))
@@ -95,9 +97,10 @@ class TracingComponent:
         provider = provider_for(resource, ratio=settings.sampling_rate)
         base = settings.sources["traces_endpoint"].source == _BASE_SOURCE
         endpoint = Endpoint(traces_url(settings.traces_endpoint, base=base), manner_of("traces"))
-        self._processor = ExportProcessor(endpoint, self._store, resource.attributes)
+        self._processor = ExportProcessor(endpoint, self._store, resource.attributes, tail=settings.tail_sampling)
         switch_to(self._processor)
-        use(Tracing(ratio=settings.sampling_rate, propagate=True, spans=self._source(provider, self._processor)))
+        tail = Policy(slow=settings.tail_slow, expensive=settings.tail_expensive) if settings.tail_sampling else None
+        use(Tracing(ratio=settings.sampling_rate, propagate=True, spans=self._source(provider, self._processor), tail=tail))
 
     def _source(self, provider: TracerProvider, processor: ExportProcessor) -> SpanSource:
         """The layer's own spans, or those of a provider that was there before it."""
@@ -106,7 +109,8 @@ class TracingComponent:
 
         if not isinstance(provider, OwnProvider):
             return OtelSpans(provider)
-        return OwnSpans(provider, processor.finished, ratio=self._settings.sampling_rate, limits=limits_of(provider))
+        limits, ratio = limits_of(provider), self._settings.sampling_rate
+        return OwnSpans(provider, processor.finished, ratio=ratio, limits=limits, waiting=processor.waiting)
 
     def flush(self, timeout: float) -> bool:
         """Export what is queued, waiting at most `timeout` seconds."""

@@ -16,11 +16,14 @@ from sage_obs.tracing import otlp
 from sage_obs.tracing.post import Answer
 from sage_obs.tracing.readable import facts_of, resource_of, scope_of
 from sage_obs.tracing.spans import Recorded
+from sage_obs.tracing.tail import Waiting
 
 _CAPACITY: Final = 2048
 _BATCH: Final = 512
 _DELAY_SECONDS: Final = 1.0
 _TRACES_PATH: Final = "/v1/traces"
+_SDK_BYTES: Final = 2000
+"""What a span of the SDK is taken for while it waits."""
 _SCOPE: Final = "sage_obs"
 _Group = tuple[bytes, bytes]
 
@@ -47,7 +50,7 @@ class Poster(Protocol):
 class ExportProcessor(SpanProcessor):
     """Queues spans, the layer's own and the SDK's, and exports them in batches from a thread of its own."""
 
-    def __init__(self, endpoint: Poster, store: Store, resource: Mapping[str, object]) -> None:
+    def __init__(self, endpoint: Poster, store: Store, resource: Mapping[str, object], *, tail: bool = False) -> None:
         self._endpoint = endpoint
         self._failures = store.cell(EXPORT_FAILURES, "traces")
         self._dropped = store.cell(SPANS_DROPPED)
@@ -55,6 +58,8 @@ class ExportProcessor(SpanProcessor):
         self._batcher: Batcher[Recorded | ReadableSpan] = Batcher(
             self._export, name="sage-obs-spans", capacity=_CAPACITY, batch=_BATCH, delay=_DELAY_SECONDS, on_drop=self._dropped.add
         )
+
+        self.waiting: Waiting[Recorded | ReadableSpan] | None = Waiting(self._batcher.put, self._dropped.add) if tail else None
 
     def finished(self, span: Recorded) -> None:
         """Queue a finished span of the layer's own."""
@@ -64,9 +69,14 @@ class ExportProcessor(SpanProcessor):
         """Nothing happens until a span ends."""
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Queue a finished span of the SDK."""
-        if span.context is not None and span.context.trace_flags.sampled:
+        """Queue a finished span of the SDK; one of a trace whose fate is open waits for that."""
+        context = span.context
+        if context is None or not context.trace_flags.sampled:
+            return
+        if self.waiting is None:
             self._batcher.put(span)
+        else:
+            self.waiting.route(f"{context.trace_id:032x}", span, _SDK_BYTES)
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Export what is queued, waiting at most so many milliseconds."""
@@ -80,8 +90,10 @@ class ExportProcessor(SpanProcessor):
         return done
 
     def restart_after_fork(self) -> None:
-        """Begin anew in a forked child."""
+        """Begin anew in a forked child; what waited for the fate of its trace waits in the parent."""
         self._batcher.restart_after_fork()
+        if self.waiting is not None:
+            self.waiting.clear()
 
     def _export(self, batch: Sequence[Recorded | ReadableSpan]) -> None:
         unobserved = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))

@@ -16,7 +16,7 @@ from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, S
 from opentelemetry.trace.span import TraceState
 from opentelemetry.util.types import Attributes as OtelAttributes
 
-from sage_obs.tracing.active import Attributes
+from sage_obs.tracing.active import Attributes, OpenSpan
 from sage_obs.tracing.context import Parent
 from sage_obs.tracing.spans import Current, Limits, Unrecorded, context_of
 
@@ -130,6 +130,12 @@ class OtelSpans:
         span = Unrecorded(trace_id, span_id)
         span.enter()
         return span
+
+    def tentative(self, *, name: str, ids: tuple[str, str], parent: Parent | None, local: bool = False) -> None:
+        """None: the SDK decides at the start of a span, and has exported its children before a request is over."""
+
+    def settle(self, span: OpenSpan, *, keep: bool) -> None:
+        """There is nothing to settle."""
 
     def client(self, *, name: str, attributes: Attributes) -> OtelSpan:
         """A client span under the current one. It is not made current: its user may be a generator."""

@@ -17,8 +17,16 @@ from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, S
 
 from sage_obs.tracing.active import Attributes
 from sage_obs.tracing.otlp import FIRST_KIND, LOCAL, REMOTE, Event, Facts, Link
+from sage_obs.tracing.tail import Trace
 
 _NOTHING: Final[dict[str, Any]] = {}
+_BARE_BYTES: Final = 1000
+_EVENT_BYTES: Final = 2000
+"""What an event is taken for: most are exceptions with their traceback."""
+_runtime: Final = getattr(otel_context, "_RUNTIME_CONTEXT", otel_context)
+"""What the API's two functions pass everything on to, which requests do twice each."""
+_get_current: Final[Callable[[], Context]] = _runtime.get_current
+_attach: Final[Callable[[Context], object]] = _runtime.attach
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +55,15 @@ class Current:
 
     def enter(self) -> None:
         """Make it the current span here."""
-        self._before = before = otel_context.get_current()
+        self._before = before = _get_current()
         self._here = here = set_span_in_context(self.span, before)
-        otel_context.attach(here)
+        _attach(here)
 
     def leave(self) -> None:
         """It is no longer the current span, where it was made so; asked for from another context, nothing happens."""
         before = self._before
-        if before is not None and otel_context.get_current() is self._here:
-            otel_context.attach(before)
+        if before is not None and _get_current() is self._here:
+            _attach(before)
             self._before = self._here = None
 
 
@@ -90,9 +98,12 @@ class Unrecorded(Current, NonRecordingSpan):
 
 
 class Recorded(Current, Span):
-    """A span that `finished` gets when it has ended, once. Its duration does not follow the clock on the wall when that is set."""
+    """A span that `finished` gets when it has ended, once. Its duration does not follow the clock on the wall when that is set.
 
-    def __init__(
+    One with a `trace` waits there until the fate of its request is known; what is called meanwhile hears that it is not sampled.
+    """
+
+    def __init__(  # noqa: PLR0913 - what a span is at its start
         self,
         finished: Callable[[Recorded], None],
         name: str,
@@ -103,9 +114,11 @@ class Recorded(Current, Span):
         remote: bool = False,
         attributes: Attributes = _NOTHING,
         limits: Limits = Limits(),
+        trace: Trace[Any] | None = None,
     ) -> None:
         self._finished: Callable[[Recorded], None] | None = finished
         self._limits = limits
+        self.trace = trace
         self.name = name
         self._kind = kind
         self.trace_id, self._span_id = ids
@@ -135,8 +148,14 @@ class Recorded(Current, Span):
 
     @property
     def ids(self) -> tuple[str, str, bool]:
-        """Trace id, span id, and that it is recorded."""
-        return self.trace_id, self._span_id, True
+        """Trace id, span id, and whether it will be kept for certain."""
+        return self.trace_id, self._span_id, self.trace is None
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it holds."""
+        texts = sum(len(value) for value in self._attributes.values() if isinstance(value, str | bytes | tuple))
+        return _BARE_BYTES + texts + _EVENT_BYTES * len(self._events)
 
     def end(self, end_time: int | None = None, *, name: str = "", attributes: Attributes = _NOTHING, error_type: str = "") -> None:
         """Finish it, now or at a Unix time in nanoseconds; `error_type` is "" for success. Once: a second end changes nothing."""
