@@ -80,10 +80,9 @@ class OtelSpan(Current):
     def __init__(self, span: trace.Span) -> None:
         self._span = span
 
-    @property
-    def span(self) -> trace.Span:
-        """The span of the API."""
-        return self._span
+    def enter(self) -> None:
+        """Make it the current span here."""
+        self.make_current(self._span)
 
     @property
     def recorded(self) -> bool:
