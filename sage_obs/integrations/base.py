@@ -58,6 +58,7 @@ _MODULES: Final = {
     "anthropic": "sage_obs.integrations.anthropic",
     "google-genai": "sage_obs.integrations.google_genai",
     "litellm": "sage_obs.integrations.litellm",
+    "grpc": "sage_obs.integrations.grpc",
     "psycopg": "sage_obs.integrations.psycopg",
     "asyncpg": "sage_obs.integrations.asyncpg",
     "sqlalchemy": "sage_obs.integrations.sqlalchemy",

@@ -5,6 +5,8 @@ messages of exceptions and answers out of those it does, and makes one span of a
 the layer's provider when a span begins: what an instrumentor has wrapped, such as a pool's connections, lives longer than the layer.
 """
 
+# ruff: noqa: FBT001, FBT002 - the signatures are those of OpenTelemetry's API
+
 from __future__ import annotations
 
 import sys
@@ -148,7 +150,7 @@ class _Tracer(trace.Tracer):
         self._names = names
         self._of: tuple[trace.TracerProvider, trace.Tracer] | None = None
 
-    def start_span(  # noqa: PLR0917 - the API's signature
+    def start_span(  # noqa: PLR0917 - the API's
         self,
         name: str,
         context: Context | None = None,
@@ -176,8 +178,8 @@ class _Tracer(trace.Tracer):
         span = self._of[1].start_span(_named(name), context, kind, start_time=start_time)
         return ClientSpan(span, attributes, covers=covers) if span.is_recording() else INVALID_SPAN
 
-    @contextmanager  # type: ignore[override]  # the API's also decorates functions, which instrumentors of clients do not need
-    def start_as_current_span(  # noqa: PLR0917 - the API's signature
+    @contextmanager
+    def start_as_current_span(  # type: ignore[override]  # noqa: PLR0913, PLR0917 - the API's, but for decorating functions
         self,
         name: str,
         context: Context | None = None,

@@ -24,7 +24,6 @@ _QUOTED: Final = r"\"(?:[^\"]|\"\")*+\"?"
 _BACKTICKS: Final = r"`[^`]*+`?"
 
 
-
 def _parts(comment: str) -> re.Pattern[str]:
     values = f"{_DOLLARS}|{_STRING}|{_NUMBER}"
     return re.compile(f"(?P<comment>{comment})|(?P<value>{values})|(?P<quoted>{_QUOTED})|(?P<kept>{_BACKTICKS})", re.ASCII | re.DOTALL)

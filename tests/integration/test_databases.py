@@ -14,6 +14,9 @@ import redis.asyncio
 import sqlalchemy
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from psycopg import sql
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from sqlalchemy.ext.asyncio import create_async_engine
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
@@ -184,7 +187,8 @@ async def _failures(database: str, cache: str) -> list[tuple[type, str]]:
             connection.execute("SELECT secret_column FROM pg_class WHERE relname = 'hunter2'")
 
     async def refused_by_engine() -> None:
-        with sqlalchemy.create_engine(database.replace("postgresql", "postgresql+psycopg")).connect() as connection:
+        engine = sqlalchemy.create_engine(database.replace("postgresql", "postgresql+psycopg"), poolclass=sqlalchemy.NullPool)
+        with engine.connect() as connection:
             connection.execute(sqlalchemy.text("SELECT 1/0 AS x, 'hunter2' AS y"))
 
     async def refused_async() -> None:
@@ -201,8 +205,8 @@ async def _failures(database: str, cache: str) -> list[tuple[type, str]]:
         lambda: asyncio.to_thread(redis.Redis.from_url(cache).lpush, "session", "hunter2"),
         lambda: asyncio.to_thread(psycopg.connect, f"postgresql://x@127.0.0.1:{dead}/x", connect_timeout=2),
         lambda: asyncpg.connect(f"postgresql://x@127.0.0.1:{dead}/x"),
-        lambda: asyncio.to_thread(redis.Redis(port=dead).get, "session"),
-        lambda: redis.asyncio.Redis(port=dead).get("session"),
+        lambda: asyncio.to_thread(redis.Redis(port=dead, retry=Retry(NoBackoff(), 0)).get, "session"),
+        lambda: redis.asyncio.Redis(port=dead, retry=AsyncRetry(NoBackoff(), 0)).get("session"),
     ]
     found = [await _fails(call) for call in calls]
     return [(type(one), str(one).replace(str(dead), "PORT")) for one in found]

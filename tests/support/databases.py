@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from sage_obs.stack import binaries
 from tests.support.services import free_port, wait_until
 
 FOLDER: Final = Path(__file__).parents[2] / ".sage-obs/debian"
-_POSTGRES: Final = ("postgresql-15", "postgresql-client-15", "libpq5", "libllvm14", "libldap-2.5-0", "libsasl2-2", "libxml2", "libicu72", "libz3-4")
+_POSTGRES: Final = ("postgresql-15", "postgresql-client-15", "libpq5", "libldap-2.5-0", "libsasl2-2", "libxml2", "libicu72")
 _REDIS: Final = ("redis-server", "redis-tools", "libjemalloc2", "liblzf1", "libhiredis0.14", "liblua5.1-0", "lua-bitop", "lua-cjson")
 """With the libraries that a plain Debian lacks."""
 
@@ -71,7 +72,7 @@ def postgres() -> Iterator[str]:
         done = subprocess.run(make, user=user, env=_environment(tree), cwd=data.parent, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         options = ["-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", "", "-F"]
-        with _running([str(tree / programs / "postgres"), *options], port, tree, data.parent, user, ready="ready to accept connections"):
+        with _running([str(tree / programs / "postgres"), *options], tree, data.parent, user, ready="ready to accept connections"):
             yield f"postgresql://tester@127.0.0.1:{port}/postgres"
 
 
@@ -82,12 +83,12 @@ def redis_server() -> Iterator[str]:
     with _home(_tree("redis", _REDIS, "usr/bin/redis-server")) as (data, tree, user):
         data.mkdir(exist_ok=True)
         command = [str(tree / "usr/bin/redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(data)]
-        with _running(command, port, tree, data, user, ready="Ready to accept connections"):
+        with _running(command, tree, data, user, ready="Ready to accept connections"):
             yield f"redis://127.0.0.1:{port}/0"
 
 
 @contextmanager
-def _running(command: Sequence[str], port: int, tree: Path, cwd: Path, user: str | None, *, ready: str) -> Iterator[None]:
+def _running(command: Sequence[str], tree: Path, cwd: Path, user: str | None, *, ready: str) -> Iterator[None]:
     """A server, from when it says that it is ready until the end of the block."""
     with tempfile.NamedTemporaryFile("w+") as log:
         server = subprocess.Popen(command, user=user, env=_environment(tree), cwd=cwd, stdout=log, stderr=subprocess.STDOUT)
@@ -97,5 +98,5 @@ def _running(command: Sequence[str], port: int, tree: Path, cwd: Path, user: str
             assert server.poll() is None, said()
             yield
         finally:
-            server.terminate()
+            server.send_signal(signal.SIGINT)  # PostgreSQL waits for its clients at SIGTERM
             server.wait(20)
