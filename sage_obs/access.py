@@ -12,8 +12,8 @@ from sage_obs.tracing.context import Request
 LOGGER: Final = logging.getLogger("sage_obs.access")
 
 
-Facts = tuple[str, str, int, str, Outcome, ErrorType | None]
-"""Method, path, status (0 where no answer was begun), operation, outcome and kind of error: what many requests have in common."""
+Facts = tuple[str, str, int | str, str, Outcome, ErrorType | None]
+"""Method, path, status (0 where no answer was begun; a name in gRPC), operation, outcome, kind of error: what many requests have in common."""
 Write = Callable[[Request, float, Facts], None]
 """Writes the line of a request that took so many seconds."""
 

@@ -110,6 +110,7 @@ class OtelSpans:
     """Makes spans with a provider's tracer."""
 
     def __init__(self, provider: trace.TracerProvider) -> None:
+        self.provider = provider
         self._tracer = provider.get_tracer("sage_obs")
 
     def server(self, *, name: str, ids: tuple[str, str], parent: Parent | None, local: bool = False) -> OtelSpan:
