@@ -47,6 +47,7 @@ _TOO_LONG: Final = ("prompt is too long", "exceeds the maximum number of tokens"
 _BY_NAME: Final = (
     ("ratelimit", ErrorType.RATE_LIMITED),
     ("timeout", ErrorType.TIMEOUT),
+    ("timelimit", ErrorType.TIMEOUT),
     ("authentication", ErrorType.AUTH),
     ("permissiondenied", ErrorType.AUTH),
     ("contentfilter", ErrorType.CONTENT_FILTER),

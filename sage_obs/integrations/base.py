@@ -54,6 +54,7 @@ _MODULES: Final = {
     "anthropic": "sage_obs.integrations.anthropic",
     "google-genai": "sage_obs.integrations.google_genai",
     "litellm": "sage_obs.integrations.litellm",
+    "celery": "sage_obs.integrations.celery",
 }
 
 NAMES: Final = tuple(_MODULES)
