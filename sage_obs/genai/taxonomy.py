@@ -55,9 +55,14 @@ _BY_NAME: Final = (
     ("remoteprotocol", ErrorType.UNAVAILABLE),
     ("readerror", ErrorType.UNAVAILABLE),
     ("writeerror", ErrorType.UNAVAILABLE),
+    ("graphinterrupt", ErrorType.CANCELLED),
+    ("parentcommand", ErrorType.CANCELLED),
     ("responsevalidation", ErrorType.SERVER_ERROR),
 )
-"""What the names of exceptions hold in the client libraries, which cannot be imported to ask."""
+"""What the names of exceptions hold in the client libraries, which cannot be imported to ask.
+
+LangGraph's two are no errors: a graph stops to ask a person, or goes on in the one around it.
+"""
 
 _OUTCOMES: Final = {
     ErrorType.RATE_LIMITED: Outcome.REJECTED,

@@ -55,6 +55,10 @@ _MODULES: Final = {
     "google-genai": "sage_obs.integrations.google_genai",
     "litellm": "sage_obs.integrations.litellm",
     "celery": "sage_obs.integrations.celery",
+    "mcp": "sage_obs.integrations.mcp",
+    "langchain": "sage_obs.integrations.langchain",
+    "langchain-tools": "sage_obs.integrations.langchain_tools",
+    "langgraph": "sage_obs.integrations.langgraph",
 }
 
 NAMES: Final = tuple(_MODULES)

@@ -44,7 +44,7 @@ class CeleryIntegration:
 
     name = "celery"
     module = "celery.signals"
-    versions = ("5.3", "6")
+    versions = ("5.5", "6")
 
     def __init__(self) -> None:
         self._ears: tuple[_Ear, ...] = ()

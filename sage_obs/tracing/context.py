@@ -110,11 +110,24 @@ class Waiting:
 class Request:
     """The request being served. `named` says that its caller chose its id; `error_type` is what `record_error` said of it.
 
-    `steps` is how many models and tools it has called. Tasks that outlive it, and connections that carry another one after it, still see
+    `carries` says that its body holds requests of another protocol, which count themselves. `steps` is how many models and tools it has
+    called. Tasks that outlive it, and connections that carry another one after it, still see
     it once it is `finished`.
     """
 
-    __slots__ = ("_clock", "_waiting", "error_type", "finished", "named", "request_id", "sampled", "span_id", "steps", "trace_id")
+    __slots__ = (
+        "_clock",
+        "_waiting",
+        "carries",
+        "error_type",
+        "finished",
+        "named",
+        "request_id",
+        "sampled",
+        "span_id",
+        "steps",
+        "trace_id",
+    )
 
     def __init__(
         self,
@@ -133,6 +146,7 @@ class Request:
         self.sampled = sampled
         self.error_type: ErrorType | None = None
         self.finished = False
+        self.carries = False
         self.steps = 0
         self._clock = clock
         self._waiting: Waiting | None = None
