@@ -189,6 +189,8 @@ class LlmCall:
         else:
             cost = price.cost(input=self._usage.input, output=self._usage.output)
             store().cell(LLM_COST, self._provider, self._model).add(cost)
+            if (request := request_var.get()) is not None:
+                request.cost += cost
 
     def _open_span(self) -> OpenSpan | None:
         """A client span; none where nobody receives spans or the request around is not sampled."""

@@ -11,7 +11,7 @@ from sage_obs.genai.nesting import Below, counted
 from sage_obs.genai.requests import recorder
 from sage_obs.genai.streams import Watch, step, step_async
 from sage_obs.genai.usage import Usage, part
-from sage_obs.integrations.patch import Patch
+from sage_obs.integrations.patch import Patch, Patches
 from sage_obs.metrics.active import internal_error
 
 _NAME: Final = "langchain"
@@ -40,27 +40,22 @@ class LangchainIntegration:
     versions = ("1.0", "2")
 
     def __init__(self) -> None:
-        self._patches: tuple[Patch, ...] = ()
+        self._patches = Patches()
 
     def install(self) -> None:
         """Patch what `invoke`, `batch` and `generate` go through, and the two streams."""
         from langchain_core.language_models.chat_models import BaseChatModel
 
-        if not self._patches:
-            self._patches = (
-                Patch(BaseChatModel, "_generate_with_cache", _whole),
-                Patch(BaseChatModel, "_agenerate_with_cache", _whole_async),
-                Patch(BaseChatModel, "stream", _stream),
-                Patch(BaseChatModel, "astream", _stream_async),
-            )
-            for patch in self._patches:
-                patch.install()
+        self._patches.install(
+            Patch(BaseChatModel, "_generate_with_cache", _whole),
+            Patch(BaseChatModel, "_agenerate_with_cache", _whole_async),
+            Patch(BaseChatModel, "stream", _stream),
+            Patch(BaseChatModel, "astream", _stream_async),
+        )
 
     def uninstall(self) -> None:
         """Put them back."""
-        for patch in self._patches:
-            patch.uninstall()
-        self._patches = ()
+        self._patches.uninstall()
 
 
 class _Answers:

@@ -12,7 +12,7 @@ from sage_obs.genai.nesting import Using
 from sage_obs.genai.requests import recorder
 from sage_obs.genai.toolcalls import ToolCall
 from sage_obs.genai.usage import part
-from sage_obs.integrations.patch import Patch
+from sage_obs.integrations.patch import Patch, Patches
 
 
 class LangchainToolsIntegration:
@@ -24,22 +24,17 @@ class LangchainToolsIntegration:
     versions = ("1.0", "2")
 
     def __init__(self) -> None:
-        self._patches: tuple[Patch, ...] = ()
+        self._patches = Patches()
 
     def install(self) -> None:
         """Patch both."""
         from langchain_core.tools.base import BaseTool
 
-        if not self._patches:
-            self._patches = (Patch(BaseTool, "run", _sync), Patch(BaseTool, "arun", _async))
-            for patch in self._patches:
-                patch.install()
+        self._patches.install(Patch(BaseTool, "run", _sync), Patch(BaseTool, "arun", _async))
 
     def uninstall(self) -> None:
         """Put them back."""
-        for patch in self._patches:
-            patch.uninstall()
-        self._patches = ()
+        self._patches.uninstall()
 
 
 class _Run:

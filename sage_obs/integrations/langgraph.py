@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sage_obs.genai.agents import agent
 from sage_obs.genai.requests import recorder
-from sage_obs.integrations.patch import Patch
+from sage_obs.integrations.patch import Patch, Patches
 
 _DEFAULT: Final = "LangGraph"
 """What the library calls a graph that has no name."""
@@ -22,22 +22,17 @@ class LanggraphIntegration:
     versions = ("1.0", "2")
 
     def __init__(self) -> None:
-        self._patches: tuple[Patch, ...] = ()
+        self._patches = Patches()
 
     def install(self) -> None:
         """Patch `stream` and `astream`, which `invoke` and `ainvoke` iterate."""
         from langgraph.pregel.main import Pregel
 
-        if not self._patches:
-            self._patches = (Patch(Pregel, "stream", _running), Patch(Pregel, "astream", _running))
-            for patch in self._patches:
-                patch.install()
+        self._patches.install(Patch(Pregel, "stream", _running), Patch(Pregel, "astream", _running))
 
     def uninstall(self) -> None:
         """Put them back."""
-        for patch in self._patches:
-            patch.uninstall()
-        self._patches = ()
+        self._patches.uninstall()
 
 
 def _running(original: Callable[..., Any]) -> Callable[..., Any]:

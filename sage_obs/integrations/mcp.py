@@ -20,7 +20,7 @@ from sage_obs.genai.usage import part
 from sage_obs.integrations import mcp_server as server
 from sage_obs.integrations.outcome import of_rpc_code
 from sage_obs.integrations.outgoing import inject
-from sage_obs.integrations.patch import Patch
+from sage_obs.integrations.patch import Patch, Patches
 from sage_obs.metrics.active import internal_error
 from sage_obs.tracing.context import request_var
 
@@ -41,21 +41,16 @@ class McpIntegration:
     versions = ("1.25", "3")
 
     def __init__(self) -> None:
-        self._patches: tuple[Patch, ...] = ()
+        self._patches = Patches()
 
     def install(self) -> None:
         """Patch the client's session, the server and its transports, which are all imported with the package."""
-        if not self._patches:
-            importlib.import_module(_NAME)
-            self._patches = tuple(_patches())
-            for patch in self._patches:
-                patch.install()
+        importlib.import_module(_NAME)
+        self._patches.install(*_patches())
 
     def uninstall(self) -> None:
         """Put them back."""
-        for patch in self._patches:
-            patch.uninstall()
-        self._patches = ()
+        self._patches.uninstall()
 
 
 def _patches() -> list[Patch]:

@@ -110,15 +110,16 @@ class Waiting:
 class Request:
     """The request being served. `named` says that its caller chose its id; `error_type` is what `record_error` said of it.
 
-    `carries` says that its body holds requests of another protocol, which count themselves. `steps` is how many models and tools it has
-    called. Tasks that outlive it, and connections that carry another one after it, still see
-    it once it is `finished`.
+    `steps` is how many models and tools it has called, `cost` what that cost in USD. `carries` says that its body holds requests of
+    another protocol, which count themselves. A `tentative` one is recorded, and whether that is kept is not known before its end. Tasks
+    that outlive it, and connections that carry another one after it, still see it once it is `finished`.
     """
 
     __slots__ = (
         "_clock",
         "_waiting",
         "carries",
+        "cost",
         "error_type",
         "finished",
         "named",
@@ -126,6 +127,7 @@ class Request:
         "sampled",
         "span_id",
         "steps",
+        "tentative",
         "trace_id",
     )
 
@@ -137,6 +139,7 @@ class Request:
         *,
         sampled: bool,
         named: bool = False,
+        tentative: bool = False,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.request_id = request_id
@@ -148,6 +151,8 @@ class Request:
         self.finished = False
         self.carries = False
         self.steps = 0
+        self.cost = 0.0
+        self.tentative = tentative
         self._clock = clock
         self._waiting: Waiting | None = None
 

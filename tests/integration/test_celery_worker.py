@@ -21,6 +21,8 @@ from tests.support.redis import redis_server
 from tests.support.workers import Service, get, scraping, serving, total, wait_until
 
 Start = Callable[..., sage_obs.Handle]
+pytestmark = pytest.mark.filterwarnings("ignore")
+"""Sockets that the sending side leaves to the garbage collector are its own business."""
 SOURCE = """\
 import logging
 import os

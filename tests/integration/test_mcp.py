@@ -21,7 +21,7 @@ import sage_obs
 from sage_obs.conventions import ERRORS, INTERNAL_ERRORS, REQUEST_DURATION, REQUESTS, REQUESTS_IN_FLIGHT, TOOL_CALLS, TOOL_DURATION
 from sage_obs.testing import capture
 from tests.support.metrics import value
-from tests.support.workers import free_port
+from tests.support.ports import free_port
 
 mcp: Any = importlib.import_module("mcp")
 memory: Any = importlib.import_module("mcp.shared.memory")

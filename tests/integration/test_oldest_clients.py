@@ -23,8 +23,8 @@ TESTS: Final = {
     "langchain": "tests/integration/test_langgraph.py",
     "langgraph": "tests/integration/test_langgraph.py",
 }
-WITH: Final = {"celery": "redis==5.2.1"}
-"""What was there at the time, where the newest complains of being used so."""
+WITH: Final = {"celery": "redis==5.2.1", "langgraph": "langgraph-prebuilt==1.0.1"}
+"""What was there at the time, where the newest does not go with it."""
 TOGETHER: Final = [("openai", "anthropic", "google-genai"), ("litellm",), ("celery",), ("mcp",), ("langchain", "langgraph")]
 """Which fit into one environment: litellm wants a newer openai than the oldest."""
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from sage_obs.processes import spawn, stop
-from tests.support.workers import free_port, wait_until
+from tests.support.ports import free_port
+from tests.support.workers import wait_until
 
 FOLDER: Final = Path(__file__).parents[2] / ".sage-obs/redis"
 _PACKAGES: Final = ("redis-tools", "libjemalloc2", "liblzf1")
