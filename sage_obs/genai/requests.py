@@ -15,6 +15,8 @@ from sage_obs.tracing.context import Parent, Request, request_var
 NOTHING: Final[Attributes] = {}
 _FAILED: Final = Outcome.SERVER_ERROR
 _SATISFIED: Final = Experience.SATISFIED
+_CARRIED: Final = frozenset({Outcome.SUCCESS, Outcome.CANCELLED})
+"""What says nothing of the requests inside: counted beside them it would thin out their errors."""
 _TOLERATED: Final = 4
 """Apdex: what takes up to four times the objective is tolerated, what takes longer frustrates."""
 
@@ -120,6 +122,8 @@ class Recorder:
         """Write what is known of a finished request."""
         metrics, request, seconds = self._metrics, invocation.request, invocation.seconds
         metrics.in_flight.add(-1.0)
+        if request.carries and outcome in _CARRIED:
+            return
         waited = request.waited()
         overhead = seconds - waited if waited < seconds else 0.0
         cells = metrics.operation(operation, protocol)
