@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from types import FrameType
 from typing import Any, Final, Literal
 
+from sage_obs import semconv
 from sage_obs.component import Component
 from sage_obs.conventions import COMPONENT_UP, HEALTH_STATUS
 from sage_obs.errors import ConfigError, SageObsError
@@ -27,6 +28,7 @@ from sage_obs.metrics.component import MetricsComponent, sharing_for, store_for
 from sage_obs.metrics.requests import RequestMetrics
 from sage_obs.metrics.store import Store
 from sage_obs.ops.component import OpsComponent
+from sage_obs.privacy import content
 from sage_obs.runtime.component import RuntimeComponent
 from sage_obs.settings import Settings
 from sage_obs.tracing.component import TracingComponent
@@ -119,6 +121,8 @@ class Layer:
         """Start what is wanted. Where a component fails, the others run; if `strict`, they stop and its error is raised."""
         settings = self.settings
         active.use(self._store)
+        semconv.use(settings.semconv)
+        content.use(settings.content)
         board().begin()
         requests.use(Recorder(RequestMetrics(self._store, agent_id=settings.agent_id), objective=settings.overhead_objective))
         for component in self._wanted():
@@ -229,6 +233,8 @@ class Layer:
         self._running = []
         self.statuses = {name: Status(on=False, why="uninstrumented") for name in self.statuses}
         active.use(Store())
+        semconv.use("legacy")
+        content.use(content.Content.OFF)
 
     def prepare_fork(self, frame: FrameType | None) -> None:
         """A child is about to be forked from `frame`; what supervises workers leaves the port to them."""

@@ -45,6 +45,11 @@ class Invocation:
         request_var.set(request)
 
     @property
+    def span(self) -> OpenSpan | None:
+        """Its span, where it has one."""
+        return self._span
+
+    @property
     def traced(self) -> bool:
         """Whether there is a span that its attributes will be seen on."""
         return self._span is not None and self._span.recorded
