@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -25,6 +26,7 @@ from sage_obs.integrations.hook import ImportHook
 from sage_obs.logs.component import LogsComponent
 from sage_obs.metrics import active, prefork
 from sage_obs.metrics.component import MetricsComponent, sharing_for, store_for
+from sage_obs.metrics.push import PushComponent, target
 from sage_obs.metrics.requests import RequestMetrics
 from sage_obs.metrics.store import Store
 from sage_obs.ops.component import OpsComponent
@@ -40,7 +42,7 @@ _LEAST_SECONDS: Final = 0.1
 """What every component may take to stop, however long the others took."""
 
 Libraries = Literal["auto"] | Sequence[str]
-PARTS: Final = ("logs", "traces", "health", "metrics", "runtime", "ops")
+PARTS: Final = ("logs", "traces", "health", "metrics", "runtime", "push", "ops")
 """What can be switched off by name, besides the integrations."""
 
 NEEDS: Final = {
@@ -148,6 +150,10 @@ class Layer:
             runtime = RuntimeComponent(self._store)
             self._refreshed = (*self._refreshed, runtime.refresh)
             yield runtime
+        if (goal := target(settings, os.environ)).url and on("push", wanted=self._metrics is not None):
+            yield PushComponent(settings, self._store, refresh=self._refresh)
+        elif not goal.url:
+            self._set("push", Status(on=False, why=goal.why))
         if on("ops", wanted=self._metrics is not None or healthy):
             self._ops = OpsComponent(settings, metrics=self._metrics, board=board() if healthy else None)
             yield self._ops

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Final, Self
 
-from sage_obs.conventions import LLM_COST, LLM_TIME_TO_FIRST_TOKEN, UNKNOWN_PRICE, ErrorType, Outcome
+from sage_obs.conventions import GENAI_DURATION, GENAI_TOKENS, LLM_COST, LLM_TIME_TO_FIRST_TOKEN, UNKNOWN_PRICE, ErrorType, Outcome
 from sage_obs.genai.models import Bound, ModelCells
 from sage_obs.genai.nesting import Counting
 from sage_obs.genai.prices import price_of
@@ -17,6 +17,7 @@ from sage_obs.genai.usage import NOTHING, Usage
 from sage_obs.genai.waits import Wait, count_step
 from sage_obs.metrics.active import internal_error, store
 from sage_obs.metrics.budget import label_text
+from sage_obs.metrics.store import Store
 from sage_obs.semconv import (
     CACHE_CREATION_TOKENS,
     CACHE_READ_TOKENS,
@@ -209,7 +210,17 @@ class LlmCall:
         if self._first_token is not None:
             store().histogram(LLM_TIME_TO_FIRST_TOKEN, self._provider, self._model).observe(self._first_token)
         self._bill(cells)
+        if (now := store()).pushes:
+            self._record_for_push(now, seconds)
         self._close_span()
+
+    def _record_for_push(self, now: Store, seconds: float) -> None:
+        """The conventions' two histograms."""
+        asked = (self._operation, self._provider, self._model)
+        now.histogram(GENAI_DURATION, *asked, "" if self._error is None else self._error.value).observe(seconds)
+        for kind, number in (("input", self._usage.input), ("output", self._usage.output)):
+            if number:
+                now.histogram(GENAI_TOKENS, *asked, kind).observe(number)
 
     def _bill(self, cells: ModelCells) -> None:
         cells.used(self._usage)
@@ -217,8 +228,7 @@ class LlmCall:
         if price is None:
             store().cell(UNKNOWN_PRICE, self._provider, self._model).add()
         else:
-            cost = price.cost(input=self._usage.input, output=self._usage.output)
-            store().cell(LLM_COST, self._provider, self._model).add(cost)
+            store().cell(LLM_COST, self._provider, self._model).add(price.cost(self._usage))
 
     def _open_span(self) -> OpenSpan | None:
         """A client span; none where nobody receives spans or the request around is not sampled."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import sys
 from typing import TYPE_CHECKING, Final
@@ -78,22 +77,12 @@ class TracingComponent:
         return self._by_otel() and bool(names) and not names & _OTLP
 
     def _start_spans(self) -> None:
-        from opentelemetry.sdk.resources import Resource
-
+        from sage_obs.resource import resource_of
         from sage_obs.tracing.export import ExportProcessor, exporter_for, traces_url
         from sage_obs.tracing.otel import OtelSpans, provider_for, switch_to
 
         settings = self._settings
-        resource = Resource.create(
-            {
-                "service.name": settings.service_name,
-                "service.version": settings.version,
-                "sage.agent_id": settings.agent_id,
-                "telemetry.distro.name": "sage-obs",
-                "telemetry.distro.version": importlib.metadata.version("sage-obs"),
-            }
-        )
-        provider = provider_for(resource, ratio=settings.sampling_rate)
+        provider = provider_for(resource_of(settings), ratio=settings.sampling_rate)
         base = settings.sources["traces_endpoint"].source == _BASE_SOURCE
         url = traces_url(settings.traces_endpoint, base=base)
         self._processor = ExportProcessor(exporter_for(url, timeout=_EXPORT_SECONDS), self._store)
