@@ -81,6 +81,14 @@ def parse_seconds(value: object) -> float:
     return seconds
 
 
+def parse_amount(value: object) -> float:
+    """A number of at least 0."""
+    number = _number(value)
+    if not number >= 0:
+        raise ValueError("expected a number of at least 0")
+    return number
+
+
 def parse_choice(*choices: str) -> Callable[[object], str]:
     """A parser for one of a few words, in any case."""
 
@@ -296,6 +304,9 @@ class Settings:
     content: Content
     metrics_endpoint: str
     metrics_interval: float
+    tail_sampling: bool
+    tail_slow: float
+    tail_expensive: float
     health: bool
     label_budget: int
     overhead_objective: float
@@ -436,6 +447,30 @@ OPTIONS: Final[Mapping[str, Option]] = {
         60.0,
         "how often metrics are pushed, in seconds",
         theirs=(("OTEL_METRIC_EXPORT_INTERVAL", _milliseconds),),
+    ),
+    "tail_sampling": Option(
+        "tracing.tail.enabled",
+        ("SAGE_TRACING_TAIL",),
+        parse_bool,
+        False,
+        "whether traces of failed, slow and expensive requests are kept beyond the sampling rate",
+        aliases=("observability.tracing.tail.enabled",),
+    ),
+    "tail_slow": Option(
+        "tracing.tail.slow",
+        ("SAGE_TRACING_TAIL_SLOW",),
+        parse_seconds,
+        5.0,
+        "with tail sampling: a request of so many seconds is slow",
+        aliases=("observability.tracing.tail.slow",),
+    ),
+    "tail_expensive": Option(
+        "tracing.tail.expensive",
+        ("SAGE_TRACING_TAIL_EXPENSIVE",),
+        parse_amount,
+        0.5,
+        "with tail sampling: a request whose model calls cost so much is expensive, in USD",
+        aliases=("observability.tracing.tail.expensive",),
     ),
     "health": Option("observability.health.enabled", ("SAGE_HEALTH_ENABLED",), parse_bool, True, "whether /health/* is served"),
     "label_budget": Option(

@@ -228,7 +228,10 @@ class LlmCall:
         if price is None:
             store().cell(UNKNOWN_PRICE, self._provider, self._model).add()
         else:
-            store().cell(LLM_COST, self._provider, self._model).add(price.cost(self._usage))
+            cost = price.cost(self._usage)
+            store().cell(LLM_COST, self._provider, self._model).add(cost)
+            if (request := request_var.get()) is not None:
+                request.cost += cost
 
     def _open_span(self) -> OpenSpan | None:
         """A client span; none where nobody receives spans or the request around is not sampled."""

@@ -8,7 +8,6 @@ from typing import Final
 
 from sage_obs.conventions import ErrorType, Experience, Outcome
 from sage_obs.metrics.requests import RequestMetrics
-from sage_obs.privacy.redaction import redact_text
 from sage_obs.tracing.active import Attributes, OpenSpan, tracing
 from sage_obs.tracing.ambient import ambient
 from sage_obs.tracing.context import Parent, Request, request_var
@@ -93,11 +92,17 @@ class Invocation:
             return
         request.finished = True
         self.seconds = self._recorder.clock() - self.began
+        if self._span is not None:
+            failed = error_type if outcome is Outcome.SERVER_ERROR else None
+            self._end(self._span, span_name or operation, attributes, outcome, "" if failed is None else failed.value)
         self._recorder.record(self, operation, protocol, outcome, error_type)
-        if self._span is not None and self._span.recorded:
-            failed = outcome is Outcome.SERVER_ERROR and error_type is not None
-            kept = {key: redact_text(value) if isinstance(value, str) else value for key, value in {**attributes, **_identity()}.items()}
-            self._span.end(name=span_name or operation, attributes=kept, error_type=str(error_type) if failed else "")
+
+    def _end(self, span: OpenSpan, name: str, attributes: Attributes, outcome: Outcome, error_type: str) -> None:
+        """End its span, and settle the fate of a trace that depends on how its request ended."""
+        if span.recorded:
+            span.end(name=name, attributes={**attributes, **_identity()}, error_type=error_type)
+        if self.request.tentative:
+            self.request.sampled = tracing().settle(self.request, span, outcome, seconds=self.seconds)
 
 
 def _identity() -> Attributes:

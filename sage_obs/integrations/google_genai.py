@@ -19,7 +19,7 @@ from sage_obs.genai.streams import AsyncSteps, Steps, Watch
 from sage_obs.genai.transcript import Transcript
 from sage_obs.genai.usage import NOTHING, of_google, part
 from sage_obs.integrations import google_content
-from sage_obs.integrations.patch import Patch
+from sage_obs.integrations.patch import Patch, Patches
 from sage_obs.metrics.active import internal_error
 
 _GENERATE: Final = "generate_content"
@@ -166,29 +166,24 @@ class GoogleGenaiIntegration:
     versions = ("1.10", "4")
 
     def __init__(self) -> None:
-        self._patches: tuple[Patch, ...] = ()
+        self._patches = Patches()
 
     def install(self) -> None:
         """Patch both clients."""
         from google.genai.models import AsyncModels, Models
 
-        if not self._patches:
-            self._patches = (
-                Patch(Models, "_generate_content", functools.partial(_sync, _GENERATE)),
-                Patch(Models, "_generate_content_stream", _stream),
-                Patch(Models, _embedding(Models), functools.partial(_sync, _EMBED)),
-                Patch(AsyncModels, "_generate_content", functools.partial(_async, _GENERATE)),
-                Patch(AsyncModels, "_generate_content_stream", _async_stream),
-                Patch(AsyncModels, _embedding(AsyncModels), functools.partial(_async, _EMBED)),
-            )
-            for patch in self._patches:
-                patch.install()
+        self._patches.install(
+            Patch(Models, "_generate_content", functools.partial(_sync, _GENERATE)),
+            Patch(Models, "_generate_content_stream", _stream),
+            Patch(Models, _embedding(Models), functools.partial(_sync, _EMBED)),
+            Patch(AsyncModels, "_generate_content", functools.partial(_async, _GENERATE)),
+            Patch(AsyncModels, "_generate_content_stream", _async_stream),
+            Patch(AsyncModels, _embedding(AsyncModels), functools.partial(_async, _EMBED)),
+        )
 
     def uninstall(self) -> None:
         """Put them back."""
-        for patch in self._patches:
-            patch.uninstall()
-        self._patches = ()
+        self._patches.uninstall()
 
 
 def _embedding(models: type) -> str:

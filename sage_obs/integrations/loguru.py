@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from sage_obs import records
-from sage_obs.integrations.patch import Patch
+from sage_obs.integrations.patch import Patch, Patches
 from sage_obs.metrics.active import internal_error
 
 
@@ -24,7 +24,7 @@ class LoguruIntegration:
     versions = ("0.7.2", "1")
 
     def __init__(self) -> None:
-        self._patches: tuple[Patch, ...] = ()
+        self._patches = Patches()
         self._logger: Any = None
         self._id = -1
 
@@ -32,20 +32,14 @@ class LoguruIntegration:
         """Add a handler of ours, pass the others over, and keep ours when the application removes them all."""
         from loguru import _handler, _logger, logger
 
-        if not self._patches:
-            self._logger = logger
+        self._logger = logger
+        if self._patches.install(Patch(_handler.Handler, "emit", self._emitting), Patch(_logger.Logger, "remove", self._removing)):
             level = logging.getLogger().getEffectiveLevel()
             self._id = logger.add(_passed_over, level=level, format=_unformatted, catch=False, backtrace=False, diagnose=False)
-            self._patches = (Patch(_handler.Handler, "emit", self._emitting), Patch(_logger.Logger, "remove", self._removing))
-            for patch in self._patches:
-                patch.install()
 
     def uninstall(self) -> None:
         """Take ours away; the application's handlers are in use again."""
-        patches, self._patches = self._patches, ()
-        for patch in patches:
-            patch.uninstall()
-        if patches and self._id in self._handlers():
+        if self._patches.uninstall() and self._id in self._handlers():
             self._logger.remove(self._id)
 
     def _handlers(self) -> dict[int, Any]:

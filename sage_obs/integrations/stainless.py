@@ -24,7 +24,7 @@ from sage_obs.genai.nesting import counted
 from sage_obs.genai.requests import recorder
 from sage_obs.genai.streams import AsyncSteps, Reader, Steps, Watch
 from sage_obs.genai.transcript import Transcript
-from sage_obs.integrations.patch import Patch
+from sage_obs.integrations.patch import Patch, Patches
 from sage_obs.metrics.active import internal_error
 
 _RAW: Final = "x-stainless-raw-response"
@@ -68,21 +68,16 @@ class Clients:
     def __init__(self, package: str, dialect: Dialect) -> None:
         self._package = package
         self._dialect = dialect
-        self._patches: tuple[Patch, ...] = ()
+        self._patches = Patches()
 
     def install(self) -> None:
         """Patch both."""
-        if not self._patches:
-            base = importlib.import_module(f"{self._package}._base_client")
-            self._patches = (Patch(base.SyncAPIClient, "request", self._sync), Patch(base.AsyncAPIClient, "request", self._async))
-            for patch in self._patches:
-                patch.install()
+        base = importlib.import_module(f"{self._package}._base_client")
+        self._patches.install(Patch(base.SyncAPIClient, "request", self._sync), Patch(base.AsyncAPIClient, "request", self._async))
 
     def uninstall(self) -> None:
         """Put them back."""
-        for patch in self._patches:
-            patch.uninstall()
-        self._patches = ()
+        self._patches.uninstall()
 
     def _sync(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)

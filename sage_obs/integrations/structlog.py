@@ -12,7 +12,7 @@ from collections.abc import Callable, MutableMapping
 from typing import Any, Final
 
 from sage_obs import records
-from sage_obs.integrations.patch import Patch
+from sage_obs.integrations.patch import Patch, Patches
 from sage_obs.metrics.active import internal_error
 
 _LEVELS: Final = {"debug": 10, "info": 20, "msg": 20, "warn": 30, "warning": 30, "error": 40, "err": 40, "exception": 40}
@@ -30,21 +30,17 @@ class StructlogIntegration:
     versions = ("23.1", "28")
 
     def __init__(self) -> None:
-        self._patch: Patch | None = None
+        self._patches = Patches()
 
     def install(self) -> None:
         """Patch where every bound logger hands its events over, however and whenever it was configured."""
         from structlog._base import BoundLoggerBase
 
-        if self._patch is None:
-            self._patch = Patch(BoundLoggerBase, "_proxy_to_logger", _sending)
-            self._patch.install()
+        self._patches.install(Patch(BoundLoggerBase, "_proxy_to_logger", _sending))
 
     def uninstall(self) -> None:
         """Put it back."""
-        if self._patch is not None:
-            self._patch.uninstall()
-            self._patch = None
+        self._patches.uninstall()
 
 
 def _sending(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from sage_obs import ending
 from sage_obs.health.board import board
 from sage_obs.integrations.loggers import SILENT, TO_ROOT, TakenOver
-from sage_obs.integrations.patch import Patch
+from sage_obs.integrations.patch import Patch, Patches
 
 
 class UvicornIntegration:
@@ -25,7 +25,7 @@ class UvicornIntegration:
     versions = ("0.20", "1")
 
     def __init__(self) -> None:
-        self._patches: tuple[Patch, ...] = ()
+        self._patches = Patches()
         self._loggers = TakenOver({"uvicorn": TO_ROOT, "uvicorn.error": TO_ROOT, "uvicorn.asgi": TO_ROOT, "uvicorn.access": SILENT})
 
     def install(self) -> None:
@@ -33,20 +33,14 @@ class UvicornIntegration:
         from uvicorn.config import Config
         from uvicorn.server import Server
 
-        if not self._patches:
+        if self._patches.install(Patch(Config, "configure_logging", self._then_take_over), Patch(Server, "_serve", _sending_at_the_end)):
             self._loggers.take()
-            self._patches = (Patch(Config, "configure_logging", self._then_take_over), Patch(Server, "_serve", _sending_at_the_end))
-            for patch in self._patches:
-                patch.install()
             board().expect_app()
 
     def uninstall(self) -> None:
         """Put the loggers back as uvicorn had set them up."""
-        if self._patches:
+        if self._patches.uninstall():
             self._loggers.give_back()
-        for patch in self._patches:
-            patch.uninstall()
-        self._patches = ()
 
     def _then_take_over(self, original: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(original)
