@@ -45,6 +45,11 @@ class Invocation:
         self._around = request_var.get()
         request_var.set(request)
 
+    @property
+    def span(self) -> OpenSpan | None:
+        """Its span, where it has one."""
+        return self._span
+
     def streaming(self) -> None:
         """The first byte of a stream goes out."""
         if self.first_byte is None:
