@@ -39,12 +39,17 @@ class Kind(Protocol):
     def operation(self) -> Operation:
         """The function that names it once it has been served."""
 
+    @property
+    def component(self) -> str:
+        """Under which name errors of ours are counted."""
+
 
 class Plain(NamedTuple):
     """A kind by its parts."""
 
     operation: Operation
     protocol: str = "http"
+    component: str = "asgi"
 
 
 class Apart:
@@ -168,14 +173,14 @@ class Exchange:
             invocation.finish(operation=operation, protocol=protocol, outcome=outcome, error_type=error_type, attributes=attributes)
             served(request, invocation.seconds, (scope["method"], scope["path"], status, operation, outcome, error_type))
         except Exception as exc:  # noqa: BLE001 - the telemetry must not break the request
-            internal_error("asgi", exc)
+            internal_error(self._kind.component, exc)
 
     def leave(self, *, failed: bool = False) -> None:
         """The application rests, or is done."""
         try:
             self._invocation.leave(failed=failed)
         except Exception as exc:  # noqa: BLE001 - the telemetry must not break the request
-            internal_error("asgi", exc)
+            internal_error(self._kind.component, exc)
 
     def _judged(self, raised: BaseException | None) -> tuple[Outcome, ErrorType | None]:
         declared, collected, status = self._invocation.request.error_type, self._collected, self._status
@@ -188,7 +193,7 @@ class Exchange:
         try:
             return self._kind.operation(self._scope)
         except Exception as exc:  # noqa: BLE001 - the function may be the application's
-            internal_error("asgi", exc)
+            internal_error(self._kind.component, exc)
             return UNMATCHED
 
 
