@@ -12,8 +12,11 @@ from sage_obs.tracing.context import Request
 LOGGER: Final = logging.getLogger("sage_obs.access")
 
 
-Facts = tuple[str, str, int, str, Outcome, ErrorType | None]
-"""Method, path, status (0 where no answer was begun), operation, outcome and kind of error: what many requests have in common."""
+Facts = tuple[str, str, int | str, str, Outcome, ErrorType | None]
+"""Method, path, status, operation, outcome and kind of error: what many requests have in common.
+
+The status is a number, 0 where no answer was begun, or a word in protocols that have words for it.
+"""
 Write = Callable[[Request, float, Facts], None]
 """Writes the line of a request that took so many seconds."""
 

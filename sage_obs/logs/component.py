@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import IO
 
@@ -17,8 +18,9 @@ from sage_obs.settings import Settings
 
 
 def standard_stream(name: str) -> IO[str]:
-    """The process's stdout or stderr as it is now."""
-    return sys.stderr if name == "stderr" else sys.stdout
+    """The process's stdout or stderr as it is now; the one it began with where a logger has taken its place, as celery's do."""
+    now, first = (sys.stderr, sys.__stderr__) if name == "stderr" else (sys.stdout, sys.__stdout__)
+    return first if first is not None and isinstance(getattr(now, "logger", None), logging.Logger) else now
 
 
 class LogsComponent:

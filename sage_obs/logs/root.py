@@ -35,6 +35,10 @@ class LineHandler(logging.Handler):
         """Queue the record's line; errors go out at once."""
         self._writer.write(self._lines.line(record), urgent=record.levelno >= logging.ERROR)
 
+    def leave_stdout(self) -> None:
+        """Stdout speaks a protocol from here on: lines that went there go to stderr."""
+        self._writer.leave_stdout()
+
 
 class RootLogger:
     """Replaces the root logger's handlers and level; `uninstall` puts back what was there."""

@@ -134,6 +134,14 @@ def redact(data: bytes) -> bytes:
     return data
 
 
+_SECRET_NAME: Final = re.compile(rb"(?i)" + _WORD)
+
+
+def secret_name(name: str) -> bool:
+    """Whether the last part of a dotted name says that its value is secret: `http.request.header.authorization`."""
+    return _SECRET_NAME.search(name.rpartition(".")[2].encode("utf-8", "surrogatepass")) is not None
+
+
 def redact_text(text: str) -> str:
     """The same for text."""
     return redact(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
