@@ -13,7 +13,7 @@ LOGGER: Final = logging.getLogger("sage_obs.access")
 
 
 Facts = tuple[str, str, int | str, str, Outcome, ErrorType | None]
-"""Method, path, status (0 where no answer was begun; a name in gRPC), operation, outcome, kind of error: what many requests have in common."""
+"""Method, path, status (0 where no answer was begun; gRPC's by name), operation, outcome, kind of error: what requests have in common."""
 Write = Callable[[Request, float, Facts], None]
 """Writes the line of a request that took so many seconds."""
 

@@ -46,6 +46,11 @@ EXPECTED = {
     "structlog": ["_proxy_to_logger"],
     "gunicorn": ["setup"],
     "granian": ["configure_logging"],
+    "grpc": [
+        *("server", "server", "start", "_reject_rpc", "start"),
+        *("__call__", "with_call", "future", "__call__", "__call__", "__call__", "with_call", "future", "__call__"),
+        *["__call__"] * 4,
+    ],
 }
 
 
