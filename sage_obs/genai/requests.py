@@ -8,7 +8,6 @@ from typing import Final
 
 from sage_obs.conventions import ErrorType, Experience, Outcome
 from sage_obs.metrics.requests import RequestMetrics
-from sage_obs.privacy.redaction import redact_text
 from sage_obs.tracing.active import Attributes, OpenSpan, tracing
 from sage_obs.tracing.ambient import ambient
 from sage_obs.tracing.context import Parent, Request, request_var
@@ -16,6 +15,8 @@ from sage_obs.tracing.context import Parent, Request, request_var
 NOTHING: Final[Attributes] = {}
 _FAILED: Final = Outcome.SERVER_ERROR
 _SATISFIED: Final = Experience.SATISFIED
+_CARRIED: Final = frozenset({Outcome.SUCCESS, Outcome.CANCELLED})
+"""What says nothing of the requests inside: counted beside them it would thin out their errors."""
 _TOLERATED: Final = 4
 """Apdex: what takes up to four times the objective is tolerated, what takes longer frustrates."""
 
@@ -45,9 +46,9 @@ class Invocation:
         request_var.set(request)
 
     @property
-    def traced(self) -> bool:
-        """Whether there is a span that its attributes will be seen on."""
-        return self._span is not None and self._span.recorded
+    def span(self) -> OpenSpan | None:
+        """Its span, where it has one."""
+        return self._span
 
     def streaming(self) -> None:
         """The first byte of a stream goes out."""
@@ -88,11 +89,17 @@ class Invocation:
             return
         request.finished = True
         self.seconds = self._recorder.clock() - self.began
+        if self._span is not None:
+            failed = error_type if outcome is Outcome.SERVER_ERROR else None
+            self._end(self._span, span_name or operation, attributes, outcome, "" if failed is None else failed.value)
         self._recorder.record(self, operation, protocol, outcome, error_type)
-        if self._span is not None and self._span.recorded:
-            failed = outcome is Outcome.SERVER_ERROR and error_type is not None
-            kept = {key: redact_text(value) if isinstance(value, str) else value for key, value in {**attributes, **_identity()}.items()}
-            self._span.end(name=span_name or operation, attributes=kept, error_type=str(error_type) if failed else "")
+
+    def _end(self, span: OpenSpan, name: str, attributes: Attributes, outcome: Outcome, error_type: str) -> None:
+        """End its span, and settle the fate of a trace that depends on how its request ended."""
+        if span.recorded:
+            span.end(name=name, attributes={**attributes, **_identity()}, error_type=error_type)
+        if self.request.tentative:
+            self.request.sampled = tracing().settle(self.request, span, outcome, seconds=self.seconds)
 
 
 def _identity() -> Attributes:
@@ -120,6 +127,8 @@ class Recorder:
         """Write what is known of a finished request."""
         metrics, request, seconds = self._metrics, invocation.request, invocation.seconds
         metrics.in_flight.add(-1.0)
+        if request.carries and outcome in _CARRIED:
+            return
         waited = request.waited()
         overhead = seconds - waited if waited < seconds else 0.0
         cells = metrics.operation(operation, protocol)
@@ -133,7 +142,10 @@ class Recorder:
             metrics.first_byte(operation).observe(invocation.first_byte)
         if request.steps:
             metrics.steps.observe(request.steps)
-        metrics.experience[experience(outcome, overhead, objective=self._objective)].add()
+        if overhead <= self._objective and outcome is not _FAILED:  # what `experience` would say, and nearly always does
+            metrics.satisfied.add()
+        else:
+            metrics.experience[experience(outcome, overhead, objective=self._objective)].add()
         if error_type is not None:
             metrics.errors[error_type].add()
 

@@ -19,7 +19,7 @@ from sage_obs.genai.requests import Recorder, recorder
 from sage_obs.health.board import board
 from sage_obs.integrations.aiohttp_call import Call, begin, call_of
 from sage_obs.integrations.loggers import SILENT, TakenOver
-from sage_obs.integrations.patch import Patch
+from sage_obs.integrations.patch import Patch, Patches
 from sage_obs.metrics.active import internal_error
 from sage_obs.tracing.context import parse_traceparent, sane_request_id
 
@@ -36,7 +36,7 @@ class AiohttpIntegration:
     versions = ("3.11", "4")
 
     def __init__(self) -> None:
-        self._patches: tuple[Patch, ...] = ()
+        self._patches = Patches()
         self._loggers = TakenOver({"aiohttp.access": SILENT})
 
     def install(self) -> None:
@@ -44,25 +44,20 @@ class AiohttpIntegration:
         from aiohttp.web_protocol import RequestHandler
         from aiohttp.web_response import StreamResponse
 
-        if not self._patches:
-            self._patches = (
-                Patch(RequestHandler, "_handle_request", _measured),
-                Patch(StreamResponse, "_start", _starting),
-                Patch(StreamResponse, "write", _writing),
-                Patch(StreamResponse, "write_eof", _ending),
-            )
-            for patch in self._patches:
-                patch.install()
+        installed = self._patches.install(
+            Patch(RequestHandler, "_handle_request", _measured),
+            Patch(StreamResponse, "_start", _starting),
+            Patch(StreamResponse, "write", _writing),
+            Patch(StreamResponse, "write_eof", _ending),
+        )
+        if installed:
             self._loggers.take()
             board().expect_app()
 
     def uninstall(self) -> None:
         """Put them back."""
-        if self._patches:
+        if self._patches.uninstall():
             self._loggers.give_back()
-        for patch in self._patches:
-            patch.uninstall()
-        self._patches = ()
 
 
 def _measured(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:

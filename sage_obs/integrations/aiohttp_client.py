@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from sage_obs.integrations.outgoing import inject
-from sage_obs.integrations.patch import Patch
+from sage_obs.integrations.patch import Patch, Patches
 
 
 class AiohttpClientIntegration:
@@ -19,22 +19,18 @@ class AiohttpClientIntegration:
     versions = ("3.11", "4")
 
     def __init__(self) -> None:
-        self._patch: Patch | None = None
+        self._patches = Patches()
 
     def install(self) -> None:
         """Patch the request, whose headers are complete when it is sent."""
         from aiohttp.client_reqrep import ClientRequest
 
-        if self._patch is None:
-            owner = next(kind for kind in ClientRequest.__mro__ if "send" in kind.__dict__)
-            self._patch = Patch(owner, "send", _carrying)
-            self._patch.install()
+        owner = next(kind for kind in ClientRequest.__mro__ if "send" in kind.__dict__)
+        self._patches.install(Patch(owner, "send", _carrying))
 
     def uninstall(self) -> None:
         """Put it back."""
-        if self._patch is not None:
-            self._patch.uninstall()
-            self._patch = None
+        self._patches.uninstall()
 
 
 def _carrying(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:

@@ -63,6 +63,11 @@ _MODULES: Final = {
     "asyncpg": "sage_obs.integrations.asyncpg",
     "sqlalchemy": "sage_obs.integrations.sqlalchemy",
     "redis": "sage_obs.integrations.redis",
+    "celery": "sage_obs.integrations.celery",
+    "mcp": "sage_obs.integrations.mcp",
+    "langchain": "sage_obs.integrations.langchain",
+    "langchain-tools": "sage_obs.integrations.langchain_tools",
+    "langgraph": "sage_obs.integrations.langgraph",
 }
 
 NAMES: Final = tuple(_MODULES)

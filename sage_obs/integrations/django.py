@@ -9,7 +9,7 @@ from typing import Any, Final
 from sage_obs.health.board import board
 from sage_obs.integrations.asgi import RequestMiddleware
 from sage_obs.integrations.exchange import Receive, Scope, Send
-from sage_obs.integrations.patch import Patch
+from sage_obs.integrations.patch import Patch, Patches
 from sage_obs.integrations.routes import NOTED, noted
 from sage_obs.integrations.wsgi import WsgiMiddleware, note
 from sage_obs.integrations.wsgi_call import Environ, StartResponse
@@ -26,7 +26,7 @@ class DjangoIntegration:
     versions = ("4.2", "7")
 
     def __init__(self) -> None:
-        self._patches: tuple[Patch, ...] = ()
+        self._patches = Patches()
 
     def install(self) -> None:
         """Patch both handlers. Importing the other one may bring the import hook back here, in the middle."""
@@ -34,21 +34,17 @@ class DjangoIntegration:
         from django.core.handlers.base import BaseHandler
         from django.core.handlers.wsgi import WSGIHandler
 
-        if not self._patches:
-            self._patches = (
-                Patch(WSGIHandler, "__call__", _measured),
-                Patch(ASGIHandler, "__call__", _measured_async),
-                Patch(BaseHandler, "resolve_request", _noting),
-            )
-            for patch in self._patches:
-                patch.install()
+        installed = self._patches.install(
+            Patch(WSGIHandler, "__call__", _measured),
+            Patch(ASGIHandler, "__call__", _measured_async),
+            Patch(BaseHandler, "resolve_request", _noting),
+        )
+        if installed:
             board().expect_app()
 
     def uninstall(self) -> None:
         """Put them back."""
-        for patch in self._patches:
-            patch.uninstall()
-        self._patches = ()
+        self._patches.uninstall()
 
 
 def _measured(original: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:

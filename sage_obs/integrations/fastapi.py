@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from sage_obs.health.board import board
 from sage_obs.integrations.exchange import Receive, Scope, Send
-from sage_obs.integrations.patch import Patch
+from sage_obs.integrations.patch import Patch, Patches
 from sage_obs.integrations.starlette import measured
 from sage_obs.metrics.active import internal_error
 from sage_obs.tracing.active import tracing
@@ -28,22 +28,18 @@ class FastApiIntegration:
     versions = ("0.109", "1")
 
     def __init__(self) -> None:
-        self._patch: Patch | None = None
+        self._patches = Patches()
 
     def install(self) -> None:
         """Patch the class."""
         from fastapi.applications import FastAPI
 
-        if self._patch is None:
-            self._patch = Patch(FastAPI, "__call__", _measured)
-            self._patch.install()
+        if self._patches.install(Patch(FastAPI, "__call__", _measured)):
             board().expect_app()
 
     def uninstall(self) -> None:
         """Put it back."""
-        if self._patch is not None:
-            self._patch.uninstall()
-            self._patch = None
+        self._patches.uninstall()
 
 
 def _measured(original: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from sage_obs.health.board import board
-from sage_obs.integrations.patch import Patch
+from sage_obs.integrations.patch import Patch, Patches
 from sage_obs.integrations.wsgi import WsgiMiddleware, note
 from sage_obs.integrations.wsgi_call import Environ, StartResponse
 from sage_obs.metrics.active import internal_error
@@ -21,27 +21,23 @@ class FlaskIntegration:
     versions = ("2.2", "4")
 
     def __init__(self) -> None:
-        self._patches: tuple[Patch, ...] = ()
+        self._patches = Patches()
 
     def install(self) -> None:
         """Patch the class."""
         from flask.app import Flask
 
-        if not self._patches:
-            self._patches = (
-                Patch(Flask, "__call__", _measured),
-                Patch(Flask, "wsgi_app", _measured),
-                Patch(Flask, "full_dispatch_request", _noting),
-            )
-            for patch in self._patches:
-                patch.install()
+        installed = self._patches.install(
+            Patch(Flask, "__call__", _measured),
+            Patch(Flask, "wsgi_app", _measured),
+            Patch(Flask, "full_dispatch_request", _noting),
+        )
+        if installed:
             board().expect_app()
 
     def uninstall(self) -> None:
         """Put it back."""
-        for patch in self._patches:
-            patch.uninstall()
-        self._patches = ()
+        self._patches.uninstall()
 
 
 def _measured(original: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from sage_obs.integrations.loggers import SILENT, TO_ROOT, TakenOver
-from sage_obs.integrations.patch import Patch
+from sage_obs.integrations.patch import Patch, Patches
 
 _FUNCTION: Final = "configure_logging"
 _MODULES: Final = ("granian.log", "granian.server.common", "granian.server.mp")
@@ -26,25 +26,20 @@ class GranianIntegration:
     versions = ("2.0", "3")
 
     def __init__(self) -> None:
-        self._patches: tuple[Patch, ...] = ()
+        self._patches = Patches()
         self._loggers = TakenOver({"_granian": TO_ROOT, "granian.access": SILENT})
 
     def install(self) -> None:
         """Take the loggers over, now and whenever granian sets them up."""
         import granian.log  # noqa: F401 - it is patched below
 
-        if not self._patches:
+        places = [sys.modules[name] for name in _MODULES if name in sys.modules]
+        if self._patches.install(*(Patch(place, _FUNCTION, self._then_take_over) for place in places)):
             self._loggers.take()
-            self._patches = tuple(Patch(sys.modules[name], _FUNCTION, self._then_take_over) for name in _MODULES if name in sys.modules)
-            for patch in self._patches:
-                patch.install()
 
     def uninstall(self) -> None:
         """Put the loggers back as granian had set them up."""
-        patches, self._patches = self._patches, ()
-        for patch in patches:
-            patch.uninstall()
-        if patches:
+        if self._patches.uninstall():
             self._loggers.give_back()
 
     def _then_take_over(self, original: Callable[..., None]) -> Callable[..., None]:

@@ -134,7 +134,7 @@ class Call:
         return remaining is not None and remaining <= 0
 
     def _count(self, invocation: Invocation, operation: str, code: str, outcome: Outcome, error_type: ErrorType | None) -> None:
-        attributes = _attributes(self.method, code) if invocation.traced else NOTHING
+        attributes = _attributes(self.method, code) if invocation.request.sampled else NOTHING
         invocation.finish(operation=operation, protocol=PROTOCOL, outcome=outcome, error_type=error_type, attributes=attributes)
         served(invocation.request, invocation.seconds, (PROTOCOL, self.method, code, operation, outcome, error_type))
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from sage_obs.integrations.loggers import SILENT, TO_ROOT, TakenOver
-from sage_obs.integrations.patch import Patch
+from sage_obs.integrations.patch import Patch, Patches
 
 
 class GunicornIntegration:
@@ -22,30 +22,26 @@ class GunicornIntegration:
     versions = ("21.2", "28")
 
     def __init__(self) -> None:
-        self._patch: Patch | None = None
+        self._patches = Patches()
         self._loggers = TakenOver({"gunicorn.error": TO_ROOT, "gunicorn.access": SILENT})
 
     def install(self) -> None:
         """Take the loggers over, now and whenever gunicorn sets them up."""
         from gunicorn.glogging import Logger
 
-        if self._patch is None:
+        if self._patches.install(Patch(Logger, "setup", self._then_take_over)):
             self._loggers.take()
-            self._patch = Patch(Logger, "setup", self._then_take_over)
-            self._patch.install()
 
     def uninstall(self) -> None:
         """Put the loggers back as gunicorn had set them up."""
-        if self._patch is not None:
-            self._patch.uninstall()
-            self._patch = None
+        if self._patches.uninstall():
             self._loggers.give_back()
 
     def _then_take_over(self, original: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(original)
         def setup(logger: Any, cfg: Any) -> None:
             original(logger, cfg)
-            if self._patch is not None:
+            if self._patches:
                 self._loggers.take()
 
         return setup

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from sage_obs.integrations.outgoing import inject
-from sage_obs.integrations.patch import Patch
+from sage_obs.integrations.patch import Patch, Patches
 
 
 class HttpxIntegration:
@@ -17,21 +17,16 @@ class HttpxIntegration:
     def __init__(self, name: str, versions: tuple[str, str]) -> None:
         self.name = self.module = name
         self.versions = versions
-        self._patches: tuple[Patch, ...] = ()
+        self._patches = Patches()
 
     def install(self) -> None:
         """Patch both clients."""
         library = importlib.import_module(self.module)
-        if not self._patches:
-            self._patches = (Patch(library.Client, "send", self._sync), Patch(library.AsyncClient, "send", self._async))
-            for patch in self._patches:
-                patch.install()
+        self._patches.install(Patch(library.Client, "send", self._sync), Patch(library.AsyncClient, "send", self._async))
 
     def uninstall(self) -> None:
         """Put them back."""
-        for patch in self._patches:
-            patch.uninstall()
-        self._patches = ()
+        self._patches.uninstall()
 
     def _sync(self, original: Callable[..., Any]) -> Callable[..., Any]:
         name = self.name

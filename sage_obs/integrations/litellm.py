@@ -17,7 +17,8 @@ from sage_obs.genai.requests import recorder
 from sage_obs.genai.streams import Watch, step, step_async
 from sage_obs.genai.usage import NOTHING, of_openai, part
 from sage_obs.integrations.openai import Completions
-from sage_obs.integrations.patch import Patch
+from sage_obs.integrations.openai_content import chat_asked
+from sage_obs.integrations.patch import Patch, Patches
 from sage_obs.integrations.stream_usage import StreamUsage
 from sage_obs.metrics.active import internal_error
 
@@ -96,7 +97,11 @@ class _Asked:
         more = usage.wanted(self._server, kwargs) if provider in _ASKED_FOR_USAGE else {}
         self.arguments = {**kwargs, **more}
         self._reader = _Answers(stripping=bool(more))
-        self.watch = Watch(LlmCall(provider, model, operation=operation), self._reader, _NAME)
+        call = LlmCall(provider, model, operation=operation)
+        self.watch = Watch(call, self._reader, _NAME)
+        if operation == "chat":
+            body = dict(zip(("model", "messages"), args, strict=False)) | kwargs
+            call.capture.say(lambda transcript: chat_asked(transcript, body))
 
     @classmethod
     def of(cls, args: tuple[Any, ...], kwargs: dict[str, Any], operation: str, usage: StreamUsage) -> _Asked | None:
@@ -153,32 +158,27 @@ class LitellmIntegration:
 
     def __init__(self) -> None:
         self._usage = StreamUsage()
-        self._patches: tuple[Patch, ...] = ()
+        self._patches = Patches()
 
     def install(self) -> None:
         """Patch the functions and the class of streams."""
         import litellm
 
-        if not self._patches:
-            stream = litellm.CustomStreamWrapper
-            self._patches = (
-                Patch(litellm, "completion", functools.partial(self._sync, "chat")),
-                Patch(litellm, "acompletion", functools.partial(self._async, "chat")),
-                Patch(litellm, "embedding", functools.partial(self._sync, "embeddings")),
-                Patch(litellm, "aembedding", functools.partial(self._async, "embeddings")),
-                Patch(stream, "__next__", _next),
-                Patch(stream, "__anext__", _anext),
-                Patch(stream, "close", _close),
-                Patch(stream, "aclose", _aclose),
-            )
-            for patch in self._patches:
-                patch.install()
+        stream = litellm.CustomStreamWrapper
+        self._patches.install(
+            Patch(litellm, "completion", functools.partial(self._sync, "chat")),
+            Patch(litellm, "acompletion", functools.partial(self._async, "chat")),
+            Patch(litellm, "embedding", functools.partial(self._sync, "embeddings")),
+            Patch(litellm, "aembedding", functools.partial(self._async, "embeddings")),
+            Patch(stream, "__next__", _next),
+            Patch(stream, "__anext__", _anext),
+            Patch(stream, "close", _close),
+            Patch(stream, "aclose", _aclose),
+        )
 
     def uninstall(self) -> None:
         """Put them back."""
-        for patch in self._patches:
-            patch.uninstall()
-        self._patches = ()
+        self._patches.uninstall()
 
     def _sync(self, operation: str, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)

@@ -103,3 +103,29 @@ class Patch:
         if self._original is not _MISSING and self._owner.__dict__.get(self._attribute) is self._placed:
             setattr(self._owner, self._attribute, self._original)
         self._original = self._placed = _MISSING
+
+
+class Patches:
+    """What one integration has put in place: all of it, once, or nothing. True while it is there."""
+
+    def __init__(self) -> None:
+        self._placed: tuple[Patch, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self._placed)
+
+    def install(self, *patches: Patch) -> bool:
+        """Put these in place; nothing happens where some are already. Whether it was done."""
+        if self._placed:
+            return False
+        self._placed = patches
+        for patch in patches:
+            patch.install()
+        return True
+
+    def uninstall(self) -> bool:
+        """Put everything back. Whether there was something."""
+        placed, self._placed = self._placed, ()
+        for patch in placed:
+            patch.uninstall()
+        return bool(placed)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from sage_obs.integrations.outgoing import inject
-from sage_obs.integrations.patch import Patch
+from sage_obs.integrations.patch import Patch, Patches
 
 
 class RequestsIntegration:
@@ -18,21 +18,17 @@ class RequestsIntegration:
     versions = ("2.28", "3")
 
     def __init__(self) -> None:
-        self._patch: Patch | None = None
+        self._patches = Patches()
 
     def install(self) -> None:
         """Patch the session, which every function of the library goes through."""
         from requests.sessions import Session
 
-        if self._patch is None:
-            self._patch = Patch(Session, "send", _carrying)
-            self._patch.install()
+        self._patches.install(Patch(Session, "send", _carrying))
 
     def uninstall(self) -> None:
         """Put it back."""
-        if self._patch is not None:
-            self._patch.uninstall()
-            self._patch = None
+        self._patches.uninstall()
 
 
 def _carrying(original: Callable[..., Any]) -> Callable[..., Any]:

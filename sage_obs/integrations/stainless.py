@@ -23,7 +23,8 @@ from sage_obs.genai.calls import LlmCall
 from sage_obs.genai.nesting import counted
 from sage_obs.genai.requests import recorder
 from sage_obs.genai.streams import AsyncSteps, Reader, Steps, Watch
-from sage_obs.integrations.patch import Patch
+from sage_obs.genai.transcript import Transcript
+from sage_obs.integrations.patch import Patch, Patches
 from sage_obs.metrics.active import internal_error
 
 _RAW: Final = "x-stainless-raw-response"
@@ -31,13 +32,17 @@ _RAW: Final = "x-stainless-raw-response"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a request asks, in the conventions' words, and who reads the answer. `more` is what is added to its body."""
+    """What a request asks, in the conventions' words, and who reads the answer.
+
+    `more` is what is added to its body, `asked` writes down what is said in it where that is wanted.
+    """
 
     provider: str
     model: str
     operation: str
     reader: Reader
     more: Mapping[str, object]
+    asked: Callable[[Transcript], None] | None = None
 
 
 class Dialect(Protocol):
@@ -63,21 +68,16 @@ class Clients:
     def __init__(self, package: str, dialect: Dialect) -> None:
         self._package = package
         self._dialect = dialect
-        self._patches: tuple[Patch, ...] = ()
+        self._patches = Patches()
 
     def install(self) -> None:
         """Patch both."""
-        if not self._patches:
-            base = importlib.import_module(f"{self._package}._base_client")
-            self._patches = (Patch(base.SyncAPIClient, "request", self._sync), Patch(base.AsyncAPIClient, "request", self._async))
-            for patch in self._patches:
-                patch.install()
+        base = importlib.import_module(f"{self._package}._base_client")
+        self._patches.install(Patch(base.SyncAPIClient, "request", self._sync), Patch(base.AsyncAPIClient, "request", self._async))
 
     def uninstall(self) -> None:
         """Put them back."""
-        for patch in self._patches:
-            patch.uninstall()
-        self._patches = ()
+        self._patches.uninstall()
 
     def _sync(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
@@ -128,6 +128,8 @@ class _Asked:
         spans = not dialect.traces_itself(client)
         call = LlmCall(question.provider, question.model, operation=question.operation, spans=spans)
         self.watch = Watch(call, question.reader, dialect.name)
+        if question.asked is not None:
+            call.capture.say(question.asked)
         self._plain = _heard(options, self.watch)
         if call.traced and hasattr(options, "span_name"):
             self._plain.span_name = None

@@ -13,7 +13,7 @@ from typing import Any, Final
 from sage_obs.health.board import board
 from sage_obs.integrations.asgi import begin, unmeasured
 from sage_obs.integrations.exchange import Receive, Scope, Send
-from sage_obs.integrations.patch import Patch
+from sage_obs.integrations.patch import Patch, Patches
 from sage_obs.integrations.routes import RouteTable
 
 ROUTES: Final = RouteTable()
@@ -32,22 +32,18 @@ class StarletteIntegration:
     versions = ("0.35", "2")
 
     def __init__(self) -> None:
-        self._patch: Patch | None = None
+        self._patches = Patches()
 
     def install(self) -> None:
         """Patch the class."""
         from starlette.applications import Starlette
 
-        if self._patch is None:
-            self._patch = Patch(Starlette, "__call__", measured)
-            self._patch.install()
+        if self._patches.install(Patch(Starlette, "__call__", measured)):
             board().expect_app()
 
     def uninstall(self) -> None:
         """Put it back."""
-        if self._patch is not None:
-            self._patch.uninstall()
-            self._patch = None
+        self._patches.uninstall()
 
 
 def measured(original: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
@@ -74,6 +70,7 @@ class _Kind:
 
     __slots__ = ("_app",)
     protocol: Final = "http"
+    component: Final = "asgi"
 
     def __init__(self, app: Any) -> None:
         self._app = app

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Protocol
 
+from sage_obs.conventions import Outcome
 from sage_obs.tracing.context import (
     Parent,
     Request,
@@ -16,6 +17,7 @@ from sage_obs.tracing.context import (
     new_ids,
     request_var,
 )
+from sage_obs.tracing.tail import Policy
 
 Attributes = Mapping[str, str | int | float | bool | tuple[str, ...]]
 
@@ -44,8 +46,17 @@ class OpenSpan(Protocol):
 class SpanSource(Protocol):
     """Something that makes spans."""
 
-    def server(self, *, name: str, parent: Parent | None, local: bool = False) -> OpenSpan:
-        """A span for a request, a server's unless it is `local`, which is the current one from here on."""
+    def server(self, *, name: str, ids: tuple[str, str], parent: Parent | None, local: bool = False) -> OpenSpan:
+        """A span for a request, a server's unless it is `local`, which is the current one from here on.
+
+        `ids` are the trace id and the span id it gets, where its source leaves that to others.
+        """
+
+    def tentative(self, *, name: str, ids: tuple[str, str], parent: Parent | None, local: bool = False) -> OpenSpan | None:
+        """The same for a request that is not sampled, recorded until its fate is settled; None where there are no such spans."""
+
+    def settle(self, span: OpenSpan, *, keep: bool) -> None:
+        """The request of a tentative span is over, and its trace is worth keeping or not."""
 
     def unrecorded(self, trace_id: str, span_id: str) -> OpenSpan:
         """One that carries the context of a request, here and to what it calls, and records nothing."""
@@ -63,9 +74,10 @@ class SpanSource(Protocol):
 class Tracing:
     """Sampling ratio (0 to 1), propagation and span source of an instrumented process."""
 
-    __slots__ = ("_propagate", "_ratio", "spans")
+    __slots__ = ("_propagate", "_ratio", "spans", "tail")
 
-    def __init__(self, *, ratio: float = 0.0, propagate: bool = False, spans: SpanSource | None = None) -> None:
+    def __init__(self, *, ratio: float = 0.0, propagate: bool = False, spans: SpanSource | None = None, tail: Policy | None = None) -> None:
+        self.tail = tail
         self._ratio = ratio
         self._propagate = propagate
         self.spans = spans
@@ -77,15 +89,40 @@ class Tracing:
     def begin(self, *, name: str, request_id: str, parent: Parent | None, local: bool = False) -> tuple[Request, OpenSpan | None]:
         """The context of a new request, and its span where spans are made. A `request_id` of "" is given one."""
         trace_id, span_id, new_request_id = new_ids()
-        sampled, span, spans = self.sampled(parent), None, self.spans
+        sampled, span, spans = chance() < self._ratio if parent is None else parent.sampled, None, self.spans
         if parent is not None:
             trace_id = parent.trace_id
-        if spans is not None:
-            span = spans.server(name=name, parent=parent, local=local) if sampled else spans.unrecorded(trace_id, span_id)
+        if spans is None:
+            pass
+        elif sampled:
+            span = spans.server(name=name, ids=(trace_id, span_id), parent=parent, local=local)
             trace_id, span_id, sampled = span.ids
+        elif self.tail is None:
+            span = spans.unrecorded(trace_id, span_id)
+        else:
+            return self._tentative(
+                spans, name, request_id or new_request_id, (trace_id, span_id), parent, local=local, named=bool(request_id)
+            )
         if request_id:
             return Request(request_id, trace_id, span_id, sampled=sampled, named=True), span
         return Request(new_request_id, trace_id, span_id, sampled=sampled), span
+
+    def _tentative(
+        self, spans: SpanSource, name: str, request_id: str, ids: tuple[str, str], parent: Parent | None, *, local: bool, named: bool
+    ) -> tuple[Request, OpenSpan]:
+        """A request that is recorded until it is known how it ends, where there are spans for that."""
+        span = spans.tentative(name=name, ids=ids, parent=parent, local=local)
+        if span is None:
+            return Request(request_id, *ids, sampled=False, named=named), spans.unrecorded(*ids)
+        return Request(request_id, *ids, sampled=True, named=named, tentative=True), span
+
+    def settle(self, request: Request, span: OpenSpan, outcome: Outcome, *, seconds: float) -> bool:
+        """The fate of a tentative request, which took so many seconds."""
+        tail, spans = self.tail, self.spans
+        keep = tail is not None and tail.keeps(outcome, seconds=seconds, cost=request.cost)
+        if spans is not None:
+            spans.settle(span, keep=keep)
+        return keep
 
     def outgoing(self) -> str:
         """The `traceparent` header of a call made here, "" where there is no trace to continue."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import sys
 from typing import TYPE_CHECKING, Final
@@ -10,15 +9,14 @@ from typing import TYPE_CHECKING, Final
 from sage_obs.metrics.store import Store
 from sage_obs.privacy.redaction import redact_text
 from sage_obs.settings import Settings
-from sage_obs.tracing.active import Tracing, use
+from sage_obs.tracing.active import SpanSource, Tracing, use
+from sage_obs.tracing.tail import Policy
 
 if TYPE_CHECKING:  # importing it is what an endpoint is for
     from opentelemetry.sdk.trace import TracerProvider
 
     from sage_obs.tracing.export import ExportProcessor
 
-_EXPORT_SECONDS: Final = 10.0
-"""OTLP's default for one export, retries included."""
 _EXPORTER: Final = "OTEL_TRACES_EXPORTER"
 _OTLP: Final = frozenset({"otlp", "otlp_proto_http", "otlp_proto_grpc"})
 _BASE_SOURCE: Final = "environment OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -47,7 +45,8 @@ class TracingComponent:
         if self._kept_out():
             return self._carry(f"OTEL_TRACES_EXPORTER is {os.environ[_EXPORTER]}")
         self._start_spans()
-        return f"{settings.sampling_rate:.0%} of new traces to {redact_text(settings.traces_endpoint)}"
+        kept = " and what failed, was slow or expensive" if settings.tail_sampling else ""
+        return f"{settings.sampling_rate:.0%} of new traces{kept} to {redact_text(settings.traces_endpoint)}"
 
     def _carry(self, why: str) -> str:
         use(Tracing(ratio=self._settings.sampling_rate, propagate=True))
@@ -78,27 +77,30 @@ class TracingComponent:
         return self._by_otel() and bool(names) and not names & _OTLP
 
     def _start_spans(self) -> None:
-        from opentelemetry.sdk.resources import Resource
-
-        from sage_obs.tracing.export import ExportProcessor, exporter_for, traces_url
-        from sage_obs.tracing.otel import OtelSpans, provider_for, switch_to
+        from sage_obs.resource import resource_of
+        from sage_obs.tracing.export import ExportProcessor, traces_url
+        from sage_obs.tracing.otel import provider_for, switch_to
+        from sage_obs.tracing.post import Endpoint, manner_of
 
         settings = self._settings
-        resource = Resource.create(
-            {
-                "service.name": settings.service_name,
-                "service.version": settings.version,
-                "sage.agent_id": settings.agent_id,
-                "telemetry.distro.name": "sage-obs",
-                "telemetry.distro.version": importlib.metadata.version("sage-obs"),
-            }
-        )
+        resource = resource_of(settings)
         provider = provider_for(resource, ratio=settings.sampling_rate)
         base = settings.sources["traces_endpoint"].source == _BASE_SOURCE
-        url = traces_url(settings.traces_endpoint, base=base)
-        self._processor = ExportProcessor(exporter_for(url, timeout=_EXPORT_SECONDS), self._store)
+        endpoint = Endpoint(traces_url(settings.traces_endpoint, base=base), manner_of("traces"))
+        self._processor = ExportProcessor(endpoint, self._store, resource.attributes, tail=settings.tail_sampling)
         switch_to(self._processor)
-        use(Tracing(ratio=settings.sampling_rate, propagate=True, spans=OtelSpans(provider)))
+        tail = Policy(slow=settings.tail_slow, expensive=settings.tail_expensive) if settings.tail_sampling else None
+        use(Tracing(ratio=settings.sampling_rate, propagate=True, spans=self._source(provider, self._processor), tail=tail))
+
+    def _source(self, provider: TracerProvider, processor: ExportProcessor) -> SpanSource:
+        """The layer's own spans, or those of a provider that was there before it."""
+        from sage_obs.tracing.otel import OtelSpans, OwnProvider, limits_of
+        from sage_obs.tracing.own import OwnSpans
+
+        if not isinstance(provider, OwnProvider):
+            return OtelSpans(provider)
+        limits, ratio = limits_of(provider), self._settings.sampling_rate
+        return OwnSpans(provider, processor.finished, ratio=ratio, limits=limits, waiting=processor.waiting)
 
     def flush(self, timeout: float) -> bool:
         """Export what is queued, waiting at most `timeout` seconds."""

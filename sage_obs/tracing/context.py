@@ -110,11 +110,26 @@ class Waiting:
 class Request:
     """The request being served. `named` says that its caller chose its id; `error_type` is what `record_error` said of it.
 
-    `steps` is how many models and tools it has called. Tasks that outlive it, and connections that carry another one after it, still see
-    it once it is `finished`.
+    `steps` is how many models and tools it has called, `cost` what that cost in USD. `carries` says that its body holds requests of
+    another protocol, which count themselves. A `tentative` one is recorded, and whether that is kept is not known before its end. Tasks
+    that outlive it, and connections that carry another one after it, still see it once it is `finished`.
     """
 
-    __slots__ = ("_clock", "_waiting", "error_type", "finished", "named", "request_id", "sampled", "span_id", "steps", "trace_id")
+    __slots__ = (
+        "_clock",
+        "_waiting",
+        "carries",
+        "cost",
+        "error_type",
+        "finished",
+        "named",
+        "request_id",
+        "sampled",
+        "span_id",
+        "steps",
+        "tentative",
+        "trace_id",
+    )
 
     def __init__(
         self,
@@ -124,6 +139,7 @@ class Request:
         *,
         sampled: bool,
         named: bool = False,
+        tentative: bool = False,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.request_id = request_id
@@ -133,7 +149,10 @@ class Request:
         self.sampled = sampled
         self.error_type: ErrorType | None = None
         self.finished = False
+        self.carries = False
         self.steps = 0
+        self.cost = 0.0
+        self.tentative = tentative
         self._clock = clock
         self._waiting: Waiting | None = None
 

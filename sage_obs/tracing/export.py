@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, Context, attach, detach, set_value
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from sage_obs.background import Batcher
 from sage_obs.conventions import EXPORT_FAILURES, SPANS_DROPPED
 from sage_obs.metrics.store import Store
+from sage_obs.tracing import otlp
+from sage_obs.tracing.post import Answer
+from sage_obs.tracing.readable import facts_of, resource_of, scope_of
+from sage_obs.tracing.spans import Recorded
+from sage_obs.tracing.tail import Waiting
 
 _CAPACITY: Final = 2048
 _BATCH: Final = 512
 _DELAY_SECONDS: Final = 1.0
 _TRACES_PATH: Final = "/v1/traces"
+_SDK_BYTES: Final = 2000
+"""What a span of the SDK is taken for while it waits."""
+_SCOPE: Final = "sage_obs"
+_Group = tuple[bytes, bytes]
 
 
 def traces_url(endpoint: str, *, base: bool = False) -> str:
@@ -26,24 +34,49 @@ def traces_url(endpoint: str, *, base: bool = False) -> str:
     return endpoint.rstrip("/") + _TRACES_PATH if bare or base else endpoint
 
 
-class ExportProcessor(SpanProcessor):
-    """Queues sampled spans and exports them in batches from a thread of its own."""
+class Poster(Protocol):
+    """Where exports go."""
 
-    def __init__(self, exporter: SpanExporter, store: Store) -> None:
-        self._exporter = exporter
+    def post(self, body: bytes) -> Answer:
+        """Post one."""
+
+    def hurry(self) -> None:
+        """Try nothing again from now on."""
+
+    def close(self) -> None:
+        """Post no more."""
+
+
+class ExportProcessor(SpanProcessor):
+    """Queues spans, the layer's own and the SDK's, and exports them in batches from a thread of its own."""
+
+    def __init__(self, endpoint: Poster, store: Store, resource: Mapping[str, object], *, tail: bool = False) -> None:
+        self._endpoint = endpoint
         self._failures = store.cell(EXPORT_FAILURES, "traces")
         self._dropped = store.cell(SPANS_DROPPED)
-        self._batcher: Batcher[ReadableSpan] = Batcher(
+        self._own: _Group = otlp.resource(resource), otlp.scope(_SCOPE)
+        self._batcher: Batcher[Recorded | ReadableSpan] = Batcher(
             self._export, name="sage-obs-spans", capacity=_CAPACITY, batch=_BATCH, delay=_DELAY_SECONDS, on_drop=self._dropped.add
         )
+
+        self.waiting: Waiting[Recorded | ReadableSpan] | None = Waiting(self._batcher.put, self._dropped.add) if tail else None
+
+    def finished(self, span: Recorded) -> None:
+        """Queue a finished span of the layer's own."""
+        self._batcher.put(span)
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Nothing happens until a span ends."""
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Queue a finished span."""
-        if span.context is not None and span.context.trace_flags.sampled:
+        """Queue a finished span of the SDK; one of a trace whose fate is open waits for that."""
+        context = span.context
+        if context is None or not context.trace_flags.sampled:
+            return
+        if self.waiting is None:
             self._batcher.put(span)
+        else:
+            self.waiting.route(f"{context.trace_id:032x}", span, _SDK_BYTES)
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Export what is queued, waiting at most so many milliseconds."""
@@ -51,28 +84,42 @@ class ExportProcessor(SpanProcessor):
 
     def close(self, timeout: float) -> bool:
         """Export what is queued and end, within `timeout` seconds; whether all of it went out."""
+        self._endpoint.hurry()
         done = self._batcher.close(timeout)
-        self._exporter.shutdown()
+        self._endpoint.close()
         return done
 
     def restart_after_fork(self) -> None:
-        """Begin anew in a forked child."""
+        """Begin anew in a forked child; what waited for the fate of its trace waits in the parent."""
         self._batcher.restart_after_fork()
+        if self.waiting is not None:
+            self.waiting.clear()
 
-    def _export(self, batch: list[ReadableSpan]) -> None:
+    def _export(self, batch: Sequence[Recorded | ReadableSpan]) -> None:
         unobserved = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
-        if not self._went_out(batch):
-            self._failures.add()
-            self._dropped.add(len(batch))
-        detach(unobserved)
-
-    def _went_out(self, batch: list[ReadableSpan]) -> bool:
         try:
-            return self._exporter.export(batch) is SpanExportResult.SUCCESS
-        except Exception:  # noqa: BLE001 - whatever an exporter raises, the spans are lost and counted
-            return False
+            answer = self._posted(batch)
+        finally:
+            detach(unobserved)
+        if not answer.taken:
+            self._failures.add()
+        if lost := answer.rejected if answer.taken else len(batch):
+            self._dropped.add(min(lost, len(batch)))
 
+    def _posted(self, batch: Sequence[Recorded | ReadableSpan]) -> Answer:
+        try:
+            return self._endpoint.post(otlp.request(self._grouped(batch)))
+        except Exception as exc:  # noqa: BLE001 - whatever is wrong with an export, its spans are lost and counted
+            return Answer(taken=False, why=type(exc).__name__)
 
-def exporter_for(url: str, *, timeout: float) -> OTLPSpanExporter:
-    """An exporter that posts to `url` and gives up on a batch after `timeout` seconds."""
-    return OTLPSpanExporter(endpoint=url, timeout=timeout)
+    def _grouped(self, batch: Sequence[Recorded | ReadableSpan]) -> list[tuple[bytes, bytes, list[otlp.Facts]]]:
+        """The spans by who made them."""
+        groups: dict[_Group, list[otlp.Facts]] = {}
+        own = [span.facts() for span in batch if isinstance(span, Recorded)]
+        if own:
+            groups[self._own] = own
+        for span in batch:
+            if isinstance(span, ReadableSpan):
+                group = resource_of(span.resource), scope_of(span.instrumentation_scope)
+                groups.setdefault(group, []).append(facts_of(span))
+        return [(*group, spans) for group, spans in groups.items()]

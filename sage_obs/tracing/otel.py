@@ -10,14 +10,15 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import Decision, ParentBasedTraceIdRatio, Sampler, SamplingResult
-from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.trace.span import TraceState
 from opentelemetry.util.types import Attributes as OtelAttributes
 
-from sage_obs.tracing.active import Attributes
+from sage_obs.tracing.active import Attributes, OpenSpan
 from sage_obs.tracing.context import Parent
+from sage_obs.tracing.spans import Current, Limits, Unrecorded, context_of
 
 _DECIDED: Final = otel_context.create_key("sage-obs-sampled")
 
@@ -26,6 +27,10 @@ class RequestSampler(Sampler):
     """Records what the layer has decided to record; other spans as their parent, or by the ratio (0 to 1)."""
 
     def __init__(self, ratio: float) -> None:
+        self.tune(ratio)
+
+    def tune(self, ratio: float) -> None:
+        """Sample by this ratio from now on."""
         self._otherwise = ParentBasedTraceIdRatio(ratio)
 
     def should_sample(  # noqa: PLR0917 - the SDK's signature
@@ -69,36 +74,15 @@ class Switch(SpanProcessor):
         return self.target is None or self.target.force_flush(timeout_millis)
 
 
-class _Attached:
-    """A span of OpenTelemetry's API that is made the current one, and stops being it.
-
-    The context before it is put back by value, not by token: a token is good in one context only, and the API logs an error elsewhere.
-    """
-
-    __slots__ = ("_before", "_here", "_span")
+class OtelSpan(Current):
+    """A span of the SDK."""
 
     def __init__(self, span: trace.Span) -> None:
         self._span = span
-        self._before: Context | None = None
-        self._here: Context | None = None
 
     def enter(self) -> None:
         """Make it the current span here."""
-        self._before = otel_context.get_current()
-        self._here = trace.set_span_in_context(self._span, self._before)
-        otel_context.attach(self._here)
-
-    def leave(self) -> None:
-        """It is no longer the current span, where it was made so; asked for from another context, nothing happens."""
-        if self._before is not None and otel_context.get_current() is self._here:
-            otel_context.attach(self._before)
-            self._before = self._here = None
-
-
-class OtelSpan(_Attached):
-    """A span of the SDK."""
-
-    __slots__ = ()
+        self.make_current(self._span)
 
     @property
     def recorded(self) -> bool:
@@ -122,34 +106,6 @@ class OtelSpan(_Attached):
         self._span.end()
 
 
-class _ContextOnly(NonRecordingSpan):
-    """Carries ids, which it turns into OpenTelemetry's form only when somebody asks: most requests are not sampled, and nobody does."""
-
-    def __init__(self, trace_id: str, span_id: str) -> None:
-        self._ids = (trace_id, span_id)
-
-    def __repr__(self) -> str:
-        return f"NonRecordingSpan({self.get_span_context()!r})"
-
-    def get_span_context(self) -> SpanContext:
-        """The ids as the API has them."""
-        return _context(*self._ids, sampled=False, remote=False)
-
-
-class UnrecordedSpan(_Attached):
-    """The span of a request that is not sampled."""
-
-    __slots__ = ("ids",)
-    recorded: Final = False
-
-    def __init__(self, trace_id: str, span_id: str) -> None:
-        super().__init__(_ContextOnly(trace_id, span_id))
-        self.ids = (trace_id, span_id, False)
-
-    def end(self, *, name: str, attributes: Attributes, error_type: str) -> None:
-        """Nothing was recorded."""
-
-
 class OtelSpans:
     """Makes spans with a provider's tracer."""
 
@@ -157,22 +113,29 @@ class OtelSpans:
         self.provider = provider
         self._tracer = provider.get_tracer("sage_obs")
 
-    def server(self, *, name: str, parent: Parent | None, local: bool = False) -> OtelSpan:
-        """A span for a request, a server's unless it is `local`, which is the current one from here on."""
+    def server(self, *, name: str, ids: tuple[str, str], parent: Parent | None, local: bool = False) -> OtelSpan:
+        """A span for a request, a server's unless it is `local`, which is the current one from here on. Its ids are the SDK's."""
+        del ids
         around = otel_context.set_value(_DECIDED, True, Context())
         if parent is not None:
-            remote = NonRecordingSpan(_context(parent.trace_id, parent.span_id, sampled=True, remote=True))
+            remote = NonRecordingSpan(context_of(parent.trace_id, parent.span_id, sampled=True, remote=True))
             around = trace.set_span_in_context(remote, around)
         kind = SpanKind.INTERNAL if local else SpanKind.SERVER
         span = OtelSpan(self._tracer.start_span(name, context=around, kind=kind))
         span.enter()
         return span
 
-    def unrecorded(self, trace_id: str, span_id: str) -> UnrecordedSpan:
+    def unrecorded(self, trace_id: str, span_id: str) -> Unrecorded:
         """One that carries the context of a request and records nothing; it is the current one from here on."""
-        span = UnrecordedSpan(trace_id, span_id)
+        span = Unrecorded(trace_id, span_id)
         span.enter()
         return span
+
+    def tentative(self, *, name: str, ids: tuple[str, str], parent: Parent | None, local: bool = False) -> None:
+        """None: the SDK decides at the start of a span, and has exported its children before a request is over."""
+
+    def settle(self, span: OpenSpan, *, keep: bool) -> None:
+        """There is nothing to settle."""
 
     def client(self, *, name: str, attributes: Attributes) -> OtelSpan:
         """A client span under the current one. It is not made current: its user may be a generator."""
@@ -187,13 +150,12 @@ class OtelSpans:
 
     def current(self) -> tuple[str, str, bool] | None:
         """The ids of the span that is current here."""
-        found = trace.get_current_span().get_span_context()
-        return _ids(found) if found.is_valid else None
+        return ids_of(trace.get_current_span().get_span_context())
 
 
-def _context(trace_id: str, span_id: str, *, sampled: bool, remote: bool) -> SpanContext:
-    flags = TraceFlags(TraceFlags.SAMPLED if sampled else TraceFlags.DEFAULT)
-    return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=remote, trace_flags=flags)
+def ids_of(found: SpanContext) -> tuple[str, str, bool] | None:
+    """Trace id, span id, and whether it is recorded; None for what is no span."""
+    return _ids(found) if found.is_valid else None
 
 
 def _ids(found: SpanContext) -> tuple[str, str, bool]:
@@ -205,12 +167,41 @@ _switch: Final = Switch()
 _switched: Final[WeakSet[TracerProvider]] = WeakSet()
 
 
+class OwnProvider(TracerProvider):
+    """A provider of ours. It is `watched` once somebody else wants to see its spans, which then must be the SDK's."""
+
+    def __init__(self, resource: Resource, *, ratio: float) -> None:
+        self._tunable = RequestSampler(ratio)
+        super().__init__(sampler=self._tunable, resource=resource, shutdown_on_exit=False)
+        self.watched = False
+
+    def tune(self, resource: Resource, *, ratio: float) -> None:
+        """Go on with another ratio and, for tracers that are made from now on, another resource: the API takes no second provider."""
+        self._tunable.tune(ratio)
+        self._resource = resource
+
+    def add_span_processor(self, span_processor: SpanProcessor) -> None:
+        """Add one, as the SDK does."""
+        super().add_span_processor(span_processor)
+        self.watched = self.watched or span_processor is not _switch
+
+
+def limits_of(provider: TracerProvider) -> Limits:
+    """How much OpenTelemetry's variables allow a span to hold."""
+    limits: SpanLimits = provider._span_limits  # noqa: SLF001 - it tells nobody else, and reading the variables again would be a second truth
+    return Limits(limits.max_span_attributes, limits.max_events, limits.max_links, limits.max_span_attribute_length)
+
+
 def provider_for(resource: Resource, *, ratio: float) -> TracerProvider:
     """The application's provider where it has set one, else a new one of ours, which then serves the OpenTelemetry API too."""
     if (existing := existing_provider()) is not None:
         return _with_switch(existing)
-    provider = _with_switch(TracerProvider(sampler=RequestSampler(ratio), resource=resource, shutdown_on_exit=False))
-    if not isinstance(trace.get_tracer_provider(), TracerProvider):
+    ours = trace.get_tracer_provider()
+    if isinstance(ours, OwnProvider):
+        ours.tune(resource, ratio=ratio)
+        return ours
+    provider = _with_switch(OwnProvider(resource, ratio=ratio))
+    if not isinstance(ours, TracerProvider):
         trace.set_tracer_provider(provider)
     return provider
 
@@ -218,7 +209,7 @@ def provider_for(resource: Resource, *, ratio: float) -> TracerProvider:
 def existing_provider() -> TracerProvider | None:
     """The provider that somebody else has set, None where there is none or it is one of ours."""
     existing = trace.get_tracer_provider()
-    return existing if isinstance(existing, TracerProvider) and not isinstance(existing.sampler, RequestSampler) else None
+    return existing if isinstance(existing, TracerProvider) and not isinstance(existing, OwnProvider) else None
 
 
 def exporters(provider: TracerProvider) -> list[object]:

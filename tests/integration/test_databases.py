@@ -31,7 +31,7 @@ from sage_obs import testing
 from sage_obs.tracing.active import tracing
 from tests.support.databases import postgres, redis_server
 from tests.support.otlp import Receiver, attributes, receiver
-from tests.support.services import free_port
+from tests.support.ports import free_port
 
 CLIENTS = ("psycopg", "asyncpg", "sqlalchemy", "redis")
 TRACE = "0af7651916cd43dd8448eb211c80319c"

@@ -167,6 +167,9 @@ def test_a_trace_comes_in_goes_out_and_arrives(tmp_path: Path) -> None:
                 "sage.tenant": "acme",
                 "gen_ai.usage.input_tokens": 3,
                 "gen_ai.usage.output_tokens": 2,
+                "gen_ai.system": "openai",
+                "gen_ai.usage.prompt_tokens": 3,
+                "gen_ai.usage.completion_tokens": 2,
             }
             sampled, unsampled = seen
             assert sampled == f"00-{TRACE}-{server.span_id.hex()}-01"
@@ -206,3 +209,37 @@ def test_a_server_that_ends_by_a_signal_sends_what_waits(tmp_path: Path) -> None
             messages = [line["message"] for line in service.lines()]
         assert any(message.startswith("Finished server process") for message in messages), messages
         assert [span.name for span in traces.wait(1)] == ["GET /hello/{name}"]
+
+
+TAIL = """\
+import sage_obs
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+sage_obs.instrument("shop", sampling_rate=0.0, tail_sampling=True, tail_expensive=0.01)
+
+
+async def serve(request):
+    what = request.path_params["what"]
+    with sage_obs.llm_call("openai", "gpt-4o") as call:
+        call.usage(input=10_000_000 if what == "dear" else 1)
+    return PlainTextResponse("", 503 if what == "failing" else 200)
+
+
+app = Starlette(routes=[Route("/{what}", serve)])
+"""
+
+
+def test_traces_of_failed_and_expensive_requests_are_kept_though_none_is_sampled(tmp_path: Path) -> None:
+    """Whole traces, with an exemplar that leads to each; of what went well nothing is sent."""
+    with receiver() as received:
+        with _running(tmp_path, TAIL, SAGE_TRACING_ENDPOINT=received.url) as (_, url, ops), httpx.Client(trust_env=False) as client:
+            for what in ("good", "failing", "good", "dear", "good"):
+                client.get(f"{url}/{what}")
+            page = client.get(f"{ops}/metrics", headers={"accept": "application/openmetrics-text"}).text
+        spans = received.wait(4)
+    traces = {span.trace_id.hex() for span in spans}
+    assert sorted(span.name for span in spans) == ["GET /{what}", "GET /{what}", "chat gpt-4o", "chat gpt-4o"]
+    assert len(traces) == 2
+    assert any(f'trace_id="{trace}"' in page for trace in traces)

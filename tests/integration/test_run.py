@@ -18,6 +18,7 @@ import pytest
 
 from sage_obs.processes import Process, spawn, stop
 from tests.support.otlp import receiver
+from tests.support.ports import free_port
 
 BIN = Path(sys.executable).parent
 ENVIRON = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "SAGE_METRICS_HOST": "127.0.0.1", "SAGE_METRICS_PORT": "0"}
@@ -55,17 +56,10 @@ def _run(folder: Path, *command: str, environ: dict[str, str] | None = None) -> 
     )
 
 
-def _free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 @contextmanager
 def _serving(folder: Path, command: list[str], **environ: str) -> Iterator[tuple[Process, httpx.Client]]:
     (folder / "service.py").write_text(APP)
-    port = _free_port()
+    port = free_port()
     words = [str(BIN / "sage-obs"), "run", "--service", "shop", "--", *(word.format(port=port) for word in command)]
     process = spawn("service", words, log=folder / "log", environment={**ENVIRON, **environ}, cwd=folder)
     try:
@@ -125,10 +119,37 @@ def test_the_workers_of_gunicorn_are_measured(tmp_path: Path, preload: tuple[str
         )
 
 
+ENDED = """\
+import os
+from flask import Flask
+import sage_obs
+from sage_obs.lifecycle import running
+
+app = Flask(__name__)
+
+@app.get("/hello")
+def hello():
+    sage_obs.uninstrument()
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        os.write(writer, b"on" if running() else b"off")
+        os._exit(0)
+    os.wait()
+    return {"child": os.read(reader, 9).decode()}
+"""
+
+
+def test_the_children_of_a_worker_that_ended_the_layer_have_none(tmp_path: Path) -> None:
+    """A worker that called `uninstrument()` stays without, and so does what it forks."""
+    (tmp_path / "shop.py").write_text(ENDED)
+    with _serving(tmp_path, ["gunicorn", "shop:app", "-w", "1", "-b", "127.0.0.1:{port}"]) as (process, client):
+        assert _wait_for(process, lambda: client.get("/hello")).json() == {"child": "off"}
+
+
 @pytest.mark.parametrize("kind", ["uvicorn", "granian"])
 def test_workers_that_want_one_port_are_seen_as_one(tmp_path: Path, kind: str) -> None:
     """With a fixed port one worker has it, and shows what all of them have counted."""
-    port = _free_port()
+    port = free_port()
     granian = ["granian", "--interface", "asgi", "service:app", "--port", "{port}", "--workers", "2"]
     with _serving(tmp_path, ASGI["workers"] if kind == "uvicorn" else granian, SAGE_METRICS_PORT=str(port)) as (process, client):
         _wait_for(process, lambda: client.get("/hello"))
@@ -203,7 +224,7 @@ if __name__ == "__main__":
 def test_children_are_instrumented_and_stay_out_of_the_way(tmp_path: Path) -> None:
     """A helper's stdout is its answer, its lines go to stderr; a pool's worker is instrumented and does not complain about the port."""
     (tmp_path / "app.py").write_text(CHILDREN)
-    port = _free_port()
+    port = free_port()
     done = _run(tmp_path, "--metrics-port", str(port), "python", "app.py")
     assert done.returncode == 0, done.stderr
     [line] = done.stdout.splitlines()

@@ -10,7 +10,8 @@ import pytest
 
 from sage_obs.conventions import LLM_CALL_DURATION, LLM_CALLS, LLM_TOKENS, REQUESTS
 from sage_obs.metrics.folder import base
-from tests.support.workers import Service, free_port, get, kill, scraping, serving, total, wait_until
+from tests.support.ports import free_port
+from tests.support.workers import Service, get, kill, scraping, serving, total, wait_until
 
 SOURCE = """\
 import os

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from sage_obs.stack import binaries
-from tests.support.services import free_port, wait_until
+from tests.support.ports import free_port
+from tests.support.services import wait_until
 
 FOLDER: Final = Path(__file__).parents[2] / ".sage-obs/debian"
 _POSTGRES: Final = ("postgresql-15", "postgresql-client-15", "libpq5", "libldap-2.5-0", "libsasl2-2", "libxml2", "libicu72")

@@ -17,15 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sage_obs.conventions import Metric
 from sage_obs.processes import Process, spawn, stop
+from tests.support.ports import free_port
 
 T = TypeVar("T")
 _SURROUNDINGS = {"SAGE_METRICS_HOST": "127.0.0.1", "SAGE_METRICS_PORT": "0", "SAGE_LOG_LEVEL": "debug", "SAGE_AGENT_ID": "a1"}
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody uses."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def wait_until(condition: Callable[[], T], *, seconds: float = 20.0, says: Callable[[], str] = str) -> T:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -17,16 +16,11 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from sage_obs.processes import Process, spawn, stop
+from tests.support.ports import free_port
 
 _SECONDS = 30.0
 Series = tuple[str, tuple[tuple[str, str], ...]]
 ONLY_RISE = ("_total", "_bucket", "_count", "_sum")
-
-
-def free_port() -> int:
-    """A port that nobody has now."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def wait_until(what: Callable[[], bool], *, seconds: float = _SECONDS) -> None:

@@ -165,7 +165,7 @@ def test_what_is_thrown_in_reaches_the_function(instrument: Start) -> None:
 def test_no_span_stays_current_between_the_steps_of_a_generator() -> None:
     """A span that is left and entered again is current only inside."""
     spans = OtelSpans(TracerProvider(shutdown_on_exit=False))
-    span = spans.server(name="x", parent=None)
+    span = spans.server(name="x", ids=("ab" * 16, "cd" * 8), parent=None)
     span.leave()
     assert spans.current() is None
     span.enter()

@@ -20,6 +20,7 @@ from sage_obs.platforms.local import releases
 from sage_obs.platforms.local.driver import LocalPlatform
 from sage_obs.platforms.local.records import read_desired, write_desired
 from sage_obs.platforms.local.supervisor import Gate, Host, LocalSupervisor, current
+from tests.support.ports import free_port
 
 SERVICE = """\
 import http.server, os, signal, socket, sys, threading
@@ -46,12 +47,6 @@ main.serve_forever()
 """
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class World:
     """A platform folder, its supervisor and its driver."""
 
@@ -59,7 +54,7 @@ class World:
         self.root = root
         self.listener = listener
         self.said: list[str] = []
-        host = Host(listener, _free_port, root / "logs")
+        host = Host(listener, free_port, root / "logs")
         self.supervisor = LocalSupervisor(root, service="svc", host=host, gate=gate or Gate(ready=5.0, drain=5.0), events=self.said.append)
         self.platform = LocalPlatform(root, service="svc")
         script = root / "service.py"

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
@@ -17,6 +16,7 @@ from sage_obs.tracing.active import Tracing
 from sage_obs.tracing.context import Parent
 from sage_obs.tracing.export import ExportProcessor, traces_url
 from sage_obs.tracing.otel import OtelSpans, RequestSampler, provider_for, switch_to
+from sage_obs.tracing.post import Answer
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -87,32 +87,47 @@ def test_the_applications_provider_is_reused_and_switched(monkeypatch: pytest.Mo
     assert [span.name for span in exporter.get_finished_spans()] == ["seen"]
 
 
-class _Failing(SpanExporter):
-    """Fails in one of two ways."""
+class _Failing:
+    """An endpoint that fails in one of two ways."""
 
     def __init__(self, *, raises: bool) -> None:
         self._raises = raises
 
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+    def post(self, body: bytes) -> Answer:
         """Fail."""
-        del spans
+        del body
         if self._raises:
             raise ConnectionError("gone")
-        return SpanExportResult.FAILURE
+        return Answer(taken=False)
+
+    def hurry(self) -> None:
+        """Nothing is tried again anyway."""
+
+    close = hurry
 
 
-class _Hanging(SpanExporter):
+class _Hanging(_Failing):
     """Takes a batch and keeps it until it is released."""
 
     def __init__(self) -> None:
+        super().__init__(raises=False)
         self.taken, self.release = threading.Event(), threading.Event()
 
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+    def post(self, body: bytes) -> Answer:
         """Wait."""
-        del spans
+        del body
         self.taken.set()
         self.release.wait()
-        return SpanExportResult.SUCCESS
+        return Answer(taken=True)
+
+
+class _Rejecting(_Failing):
+    """Takes a batch but for two of its spans."""
+
+    def post(self, body: bytes) -> Answer:
+        """Say so."""
+        del body
+        return Answer(taken=True, rejected=2)
 
 
 def _end_spans(processor: ExportProcessor, count: int) -> None:
@@ -126,17 +141,27 @@ def _end_spans(processor: ExportProcessor, count: int) -> None:
 def test_a_failed_export_is_counted_with_its_spans(raises: bool) -> None:  # noqa: FBT001 - two cases
     """Whether an exporter says so or raises, the failure and the lost spans are on the counters."""
     store = Store()
-    processor = ExportProcessor(_Failing(raises=raises), store)
+    processor = ExportProcessor(_Failing(raises=raises), store, {})
     _end_spans(processor, 3)
     assert processor.close(5)
     assert store.cell(SPANS_DROPPED).value == 3
     assert store.cell(EXPORT_FAILURES, "traces").value >= 1
 
 
+def test_spans_that_the_endpoint_rejects_are_counted() -> None:
+    """A partial success is no failed export, but its losses are losses."""
+    store = Store()
+    processor = ExportProcessor(_Rejecting(raises=False), store, {})
+    _end_spans(processor, 3)
+    assert processor.close(5)
+    assert store.cell(SPANS_DROPPED).value == 2
+    assert store.cell(EXPORT_FAILURES, "traces").value == 0
+
+
 def test_spans_over_the_queues_capacity_are_counted_and_hold_nobody_up() -> None:
     """While an export hangs, what no longer fits is dropped at once."""
     store, exporter = Store(), _Hanging()
-    processor = ExportProcessor(exporter, store)
+    processor = ExportProcessor(exporter, store, {})
     _end_spans(processor, 1)
     processor.force_flush(1)
     assert exporter.taken.wait(10)
