@@ -258,7 +258,7 @@ def test_nothing_is_exported_of_requests_that_are_not_sampled_nor_after_the_end(
         instrument(traces_endpoint=received.url, sampling_rate=1.0)
         _request(work)
         assert sage_obs.flush(5)
-        assert [span.name for span in received.spans[1:]] == ["SELECT", "GET", "GET /work"], "a pool's connections are traced again"
+        assert {span.name for span in received.spans[1:]} == {"SELECT", "GET", "GET /work"}, "a pool's connections are traced again"
         during.close()
         client.close()
 

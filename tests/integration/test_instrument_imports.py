@@ -42,7 +42,7 @@ EXPECTED = {
     "aiohttp": ["_handle_request", "_start", "write", "write_eof"],
     "requests": ["send"],
     "httpx2": ["send", "send"],
-    "loguru": ["emit", "remove"],
+    "loguru": ["emit", "remove", "write", "write"],
     "structlog": ["_proxy_to_logger"],
     "gunicorn": ["setup"],
     "granian": ["configure_logging"],
