@@ -11,6 +11,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import StatusCode
 
 import sage_obs
@@ -29,7 +30,10 @@ NAMES = ("psycopg", "asyncpg", "sqlalchemy", "redis")
 @pytest.fixture
 def exported() -> Iterator[Callable[[], list[ReadableSpan]]]:
     """What the layer's provider has exported."""
-    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    exporter, provider = (
+        InMemorySpanExporter(),
+        TracerProvider(sampler=ALWAYS_ON, shutdown_on_exit=False),
+    )  # the layer decides, whoever else is asked
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     use(Tracing(ratio=1.0, spans=OtelSpans(provider)))
     yield lambda: list(exporter.get_finished_spans())
