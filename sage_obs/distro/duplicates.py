@@ -24,6 +24,14 @@ _SAME_SPANS: Final = {
 }
 """Name of an instrumentor → integrations, the first that there is. Clients such as httpx are not here: ours make no spans for them."""
 
+_DRIVEN: Final = frozenset({"psycopg", "asyncpg", "sqlalchemy", "redis"})
+"""Instrumentors that integrations of the same name drive: they are needed, and used once."""
+
+
+def driven(instrumentor: str) -> str | None:
+    """Our integration that uses an instrumentor itself, which then need not be used again; None where there is none."""
+    return instrumentor if instrumentor in _DRIVEN else None
+
 
 def ours(instrumentor: str) -> str | None:
     """Our integration that measures what an instrumentor would measure again; None where it does something else."""

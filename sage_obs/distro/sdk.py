@@ -12,7 +12,7 @@ from opentelemetry.instrumentation.distro import BaseDistro  # type: ignore[attr
 from opentelemetry.sdk._configuration import _OTelSDKConfigurator
 from opentelemetry.sdk.trace import TracerProvider
 
-from sage_obs.distro.duplicates import ours
+from sage_obs.distro.duplicates import driven, ours
 from sage_obs.distro.exporters import forget_stock_default, installed, is_stock_default, needs_the_sdk, settle
 from sage_obs.lifecycle import running
 from sage_obs.metrics.active import internal_error
@@ -28,7 +28,7 @@ class SageDistro(BaseDistro):  # type: ignore[misc]
         _settle()
 
     def load_instrumentor(self, entry_point: Any, **kwargs: Any) -> None:
-        """Instrument, unless an integration of ours makes the same spans. Whatever it raises, the others follow."""
+        """Instrument, unless an integration of ours makes the same spans or uses it itself. Whatever it raises, the others follow."""
         if (name := _measured_by(entry_point.name)) is not None:
             _log.debug("instrumentor %s is left out: the integration %s makes its spans", entry_point.name, name)
             return
@@ -42,7 +42,7 @@ class SageDistro(BaseDistro):  # type: ignore[misc]
 
 
 def _measured_by(instrumentor: str) -> str | None:
-    name, handle = ours(instrumentor), running()
+    name, handle = ours(instrumentor) or driven(instrumentor), running()
     if name is None or handle is None:
         return None
     status = handle.status().get(name)

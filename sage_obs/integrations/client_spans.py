@@ -130,10 +130,10 @@ class ClientSpans(trace.TracerProvider):
         """A tracer before the layer's own of this name."""
         return _Tracer(self, (instrumenting_module_name, instrumenting_library_version, schema_url, attributes))
 
-    def provider(self) -> trace.TracerProvider | None:
-        """The layer's provider, None where a span that begins here would be seen by nobody or comes from above already."""
-        found: trace.TracerProvider | None = getattr(tracing().spans, "provider", None) if self.on else None
-        if found is None:
+    def source(self) -> Any:
+        """What makes the layer's spans, None where one that begins here would be seen by nobody or comes from above already."""
+        found = tracing().spans if self.on else None
+        if getattr(found, "provider", None) is None:
             return None
         around = trace.get_current_span()
         if self.yields and _above.get() is around:
@@ -148,7 +148,7 @@ class _Tracer(trace.Tracer):
     def __init__(self, spans: ClientSpans, names: tuple[Any, ...]) -> None:
         self._spans = spans
         self._names = names
-        self._of: tuple[trace.TracerProvider, trace.Tracer] | None = None
+        self._of: tuple[Any, trace.Tracer] | None = None
 
     def start_span(  # noqa: PLR0917 - the API's
         self,
@@ -171,10 +171,10 @@ class _Tracer(trace.Tracer):
     def _start(
         self, name: str, context: Context | None, kind: SpanKind, attributes: Attributes, start_time: int | None, *, covers: bool
     ) -> Span:
-        if (provider := self._spans.provider()) is None:
+        if (source := self._spans.source()) is None:
             return INVALID_SPAN
-        if self._of is None or self._of[0] is not provider:
-            self._of = provider, provider.get_tracer(*self._names)
+        if self._of is None or self._of[0] is not source:  # the layer has begun anew, perhaps as another service
+            self._of = source, source.provider.get_tracer(*self._names)
         span = self._of[1].start_span(_named(name), context, kind, start_time=start_time)
         return ClientSpan(span, attributes, covers=covers) if span.is_recording() else INVALID_SPAN
 

@@ -10,7 +10,7 @@ _PACKAGE: Final = "opentelemetry.instrumentation.psycopg"
 
 INTEGRATION: Final = InstrumentorIntegration(
     "psycopg",
-    ("3.1", "4"),
+    ("3.1.4", "4"),
     Driven(
         package=_PACKAGE,
         kind="PsycopgInstrumentor",

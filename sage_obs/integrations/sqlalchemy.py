@@ -13,7 +13,7 @@ from sage_obs.integrations.instrumentor import Driven, InstrumentorIntegration
 
 INTEGRATION: Final = InstrumentorIntegration(
     "sqlalchemy",
-    ("1.4.30", "2.2"),
+    ("2.0", "2.2"),
     Driven(
         package="opentelemetry.instrumentation.sqlalchemy",
         kind="SQLAlchemyInstrumentor",

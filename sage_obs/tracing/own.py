@@ -33,7 +33,7 @@ class OwnSpans:
         limits: Limits,
         waiting: Waiting[Recorded | ReadableSpan] | None = None,
     ) -> None:
-        self._provider = provider
+        self.provider = provider
         self._finished = finished
         self._waiting = waiting
         self._ratio = ratio
@@ -42,7 +42,7 @@ class OwnSpans:
 
     def server(self, *, name: str, ids: tuple[str, str], parent: Parent | None, local: bool = False) -> OpenSpan:
         """A span for a request, a server's unless it is `local`, which is the current one from here on."""
-        if self._provider.watched:
+        if self.provider.watched:
             return self._sdk.server(name=name, ids=ids, parent=parent, local=local)
         kind, around = SpanKind.INTERNAL if local else SpanKind.SERVER, "" if parent is None else parent.span_id
         span = Recorded(self._finished, name, kind, ids, around, remote=parent is not None, limits=self._limits)
@@ -51,7 +51,7 @@ class OwnSpans:
 
     def tentative(self, *, name: str, ids: tuple[str, str], parent: Parent | None, local: bool = False) -> OpenSpan | None:
         """The same for a request that is not sampled, recorded until `settle` says whether to keep it."""
-        if self._waiting is None or self._provider.watched:
+        if self._waiting is None or self.provider.watched:
             return None
         kind, around = SpanKind.INTERNAL if local else SpanKind.SERVER, "" if parent is None else parent.span_id
         trace_ = self._waiting.open(ids[0])
@@ -77,13 +77,13 @@ class OwnSpans:
 
     def client(self, *, name: str, attributes: Attributes) -> OpenSpan:
         """A client span under the current one. It is not made current: its user may be a generator."""
-        if self._provider.watched:
+        if self.provider.watched:
             return self._sdk.client(name=name, attributes=attributes)
         return self._child(name, SpanKind.CLIENT, attributes)
 
     def internal(self, *, name: str, attributes: Attributes, attach: bool) -> OpenSpan:
         """An internal span under the current one; attached, it is the current one until it is left."""
-        if self._provider.watched:
+        if self.provider.watched:
             return self._sdk.internal(name=name, attributes=attributes, attach=attach)
         span = self._child(name, SpanKind.INTERNAL, attributes)
         if attach:

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -12,12 +16,12 @@ import pytest
 import redis
 import redis.asyncio
 import sqlalchemy
+import sqlalchemy.ext.asyncio
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from psycopg import sql
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from sqlalchemy.ext.asyncio import create_async_engine
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
@@ -153,7 +157,7 @@ def test_an_engine_over_a_traced_driver_makes_one_span_of_a_statement(instrument
             raw = connection.connection.cursor()
             raw.execute("SELECT 'two' AS b")
         engine.dispose()
-        async_engine = create_async_engine(database.replace("postgresql", "postgresql+asyncpg"))
+        async_engine = sqlalchemy.ext.asyncio.create_async_engine(database.replace("postgresql", "postgresql+asyncpg"))
         async with async_engine.connect() as connection_:
             await connection_.execute(sqlalchemy.text("SELECT 'three' AS c WHERE :d = 4"), {"d": 4})
         await async_engine.dispose()
@@ -254,7 +258,7 @@ def test_nothing_is_exported_of_requests_that_are_not_sampled_nor_after_the_end(
         instrument(traces_endpoint=received.url, sampling_rate=1.0)
         _request(work)
         assert sage_obs.flush(5)
-        assert [span.name for span in received.spans[1:]] == ["SELECT", "GET", "GET /work"], "a pool's connections are traced again"
+        assert {span.name for span in received.spans[1:]} == {"SELECT", "GET", "GET /work"}, "a pool's connections are traced again"
         during.close()
         client.close()
 
@@ -282,3 +286,50 @@ def test_an_application_that_has_instrumented_a_library_itself_is_left_alone(ins
             assert PsycopgInstrumentor().is_instrumented_by_opentelemetry
         finally:
             PsycopgInstrumentor().uninstrument()
+
+
+APP = """\
+import os
+import psycopg, redis
+import sage_obs
+from sage_obs.lifecycle import running
+
+with psycopg.connect(os.environ["DATABASE"]) as connection:
+    connection.execute("SELECT 'hunter2' AS password")
+redis.Redis.from_url(os.environ["CACHE"]).get("hunter2")
+sage_obs.flush()
+print({name: str(running().status()[name]) for name in ("psycopg", "redis")})
+"""
+BIN = Path(sys.executable).parent
+OURS = {"OTEL_PYTHON_DISTRO": "sage_obs", "OTEL_PYTHON_CONFIGURATOR": "sage_obs"}
+DOORS = {
+    "run": ([str(BIN / "sage-obs"), "run", "--", "python", "app.py"], {}),
+    "opentelemetry": ([str(BIN / "opentelemetry-instrument"), "python", "app.py"], OURS),
+    "another distribution": ([str(BIN / "opentelemetry-instrument"), "python", "app.py"], {**OURS, "OTEL_PYTHON_DISTRO": "distro"}),
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_statement_has_one_span_whichever_door_the_layer_came_in_by(database: str, cache: str, tmp_path: Path, door: str) -> None:
+    """With OpenTelemetry's command its instrumentors are used once; by our distribution they are ours, and leave the values out."""
+    (tmp_path / "app.py").write_text(APP)
+    command, variables = DOORS[door]
+    with receiver() as received:
+        environ = {
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            "SAGE_METRICS_HOST": "127.0.0.1",
+            "SAGE_METRICS_PORT": "0",
+            "SAGE_LOG_OUTPUT": "stderr",
+            "SAGE_TRACING_SAMPLING_RATE": "1",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": received.url,
+            "DATABASE": database,
+            "CACHE": cache,
+        }
+        done = subprocess.run(command, cwd=tmp_path, env=environ | variables, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        spans = [span for span in received.wait(2) if "db.system" in attributes(span)]
+    assert sorted(span.name for span in spans) == ["GET", "SELECT"], done.stderr
+    if door != "another distribution":
+        assert sorted(_said(spans)) == ["GET ?", "SELECT ? AS password"]
+        assert "hunter2" not in str(spans)
+        assert "once it is imported" in done.stdout

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import json
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -139,9 +140,25 @@ def _handlers(servicer: Any) -> grpc.GenericRpcHandler:
     return grpc.method_handlers_generic_handler("demo.Greeter", made)
 
 
+class Held(ThreadPoolExecutor):
+    """A pool whose threads are busy with something else until they are released."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.asked, self.released = threading.Event(), threading.Event()
+        self.submit(self.released.wait)
+        self.submit(self.released.wait)
+
+    def submit(self, *args: Any, **kwargs: Any) -> Any:
+        """Take a task, as any pool does."""
+        if args[0] != self.released.wait:
+            self.asked.set()
+        return super().submit(*args, **kwargs)
+
+
 @contextmanager
-def _threads(**options: Any) -> Iterator[grpc.Channel]:
-    server = grpc.server(ThreadPoolExecutor(4), handlers=[_handlers(Threads())], **options)
+def _threads(pool: ThreadPoolExecutor | None = None, **options: Any) -> Iterator[grpc.Channel]:
+    server = grpc.server(pool or ThreadPoolExecutor(4), handlers=[_handlers(Threads())], **options)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
@@ -229,6 +246,22 @@ def test_all_four_kinds_of_method_are_requests(instrument: Instrument, serve: An
     first = next(line for line in lines if line["operation"] == "/demo.Greeter/Unary")
     assert first["message"] == "grpc /demo.Greeter/Unary OK"
     assert (first["request_id"], first["trace_id"]) == ("order-7", TRACE)
+
+
+def test_the_time_an_rpc_waits_for_a_thread_is_its_own(instrument: Instrument) -> None:
+    """A pool that is too small makes callers wait, and that shows in the duration."""
+    instrument(libraries=["grpc"])
+    pool = Held()
+    with _threads(pool) as channel:
+        future = channel.unary_unary("/demo.Greeter/Unary").future(b"hello")
+        assert pool.asked.wait(10)
+        since = time.perf_counter()
+        wait_until(lambda: time.perf_counter() > since + 0.02)
+        waited = time.perf_counter() - since
+        pool.released.set()
+        assert future.result(10) == b"done"
+        _counted(1)
+        assert value(REQUEST_DURATION, suffix="_sum") >= waited
 
 
 def test_the_caller_learns_the_request_s_id(instrument: Instrument, serve: Any) -> None:

@@ -42,10 +42,15 @@ EXPECTED = {
     "aiohttp": ["_handle_request", "_start", "write", "write_eof"],
     "requests": ["send"],
     "httpx2": ["send", "send"],
-    "loguru": ["emit", "remove"],
+    "loguru": ["emit", "remove", "write", "write"],
     "structlog": ["_proxy_to_logger"],
     "gunicorn": ["setup"],
     "granian": ["configure_logging"],
+    "grpc": [
+        *("server", "server", "start", "_reject_rpc", "start"),
+        *("__call__", "with_call", "future", "__call__", "__call__", "__call__", "with_call", "future", "__call__"),
+        *["__call__"] * 4,
+    ],
 }
 
 

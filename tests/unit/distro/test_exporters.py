@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from sage_obs.distro.duplicates import ours
+from sage_obs.distro.duplicates import driven, ours
 from sage_obs.distro.exporters import installed, is_stock_default, missing, needs_the_sdk, settle
+from sage_obs.integrations.base import load
+from sage_obs.integrations.instrumentor import InstrumentorIntegration
 
 HTTP_ONLY = {signal: frozenset({"console", "otlp_proto_http"}) for signal in ("traces", "metrics", "logs")}
 GRPC_ONLY = {signal: frozenset({"otlp_proto_grpc"}) for signal in ("traces", "metrics", "logs")}
@@ -71,3 +73,14 @@ def test_instrumentors_that_make_our_spans_are_known() -> None:
     assert ours("starlette") == "starlette"
     assert ours("fastapi") in {"fastapi", "starlette"}
     assert ours("httpx") is None
+    assert ours("grpc_server") == ours("grpc_aio_server") == "grpc"
+    assert ours("grpc_client") is None
+
+
+def test_instrumentors_that_integrations_drive_are_no_duplicates() -> None:
+    """They are needed, so nobody is told to remove them; our distribution leaves them to the integrations."""
+    for name in ("psycopg", "asyncpg", "sqlalchemy", "redis"):
+        assert driven(name) == name
+        assert ours(name) is None
+        assert isinstance(load(name), InstrumentorIntegration)
+    assert driven("grpc_client") is None

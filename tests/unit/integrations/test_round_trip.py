@@ -10,11 +10,13 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import ClassVar
 
 import pytest
 
 from sage_obs.integrations import base
-from sage_obs.integrations.patch import Patch, recording
+from sage_obs.integrations.patch import Patch, Snapshot, recording
 
 ROOT = Path(__file__).parents[3]
 
@@ -29,6 +31,24 @@ def _around() -> dict[str, object]:
         if isinstance(logger, logging.Logger):
             found[logger.name] = (tuple(logger.handlers), logger.level, logger.propagate, logger.disabled, tuple(logger.filters))
     return found
+
+
+def _holders(package: str) -> dict[str, ModuleType | type]:
+    """The modules of a package that are imported, and their classes; whoever patches the library patches one of these."""
+    modules = {name: module for name, module in sys.modules.items() if name == package or name.startswith(f"{package}.")}
+    classes = {
+        f"{kind.__module__}:{kind.__qualname__}": kind
+        for module in list(modules.values())
+        for kind in list(vars(module).values())
+        if issubclass(type(kind), type) and kind.__module__.partition(".")[0] == package.partition(".")[0]
+    }
+    return {**modules, **classes}
+
+
+def _attributes(holders: dict[str, ModuleType | type]) -> dict[tuple[str, str], object]:
+    """Every attribute of these, but for what an import or a lookup adds."""
+    volatile = {"__warningregistry__", "__abstractmethods__", "_abc_impl", "__doc__"}
+    return {(name, key): one for name, holder in holders.items() for key, one in list(vars(holder).items()) if key not in volatile}
 
 
 @pytest.fixture(params=base.NAMES)
@@ -62,6 +82,20 @@ def test_install_and_uninstall_are_the_identity(integration: base.Integration) -
     assert _around() == before
 
 
+def test_nothing_else_in_the_library_is_changed_either(integration: base.Integration) -> None:
+    """Whoever changes it, we or an instrumentor we drive: what differs in between is known, and afterwards nothing does."""
+    holders = _holders(integration.module.partition(".")[0])
+    before = _attributes(holders)
+    with recording() as replaced:
+        integration.install()
+    during = _attributes(holders)
+    integration.uninstall()
+    changed = {key for key, one in during.items() if one is not before.get(key)}
+    assert {attribute for _, attribute in changed} <= {one.attribute for one in replaced}
+    after = _attributes(holders)
+    assert {key for key in before.keys() | after.keys() if before.get(key) is not after.get(key)} == set()
+
+
 def test_a_second_round_trip_replaces_the_same(integration: base.Integration) -> None:
     """An integration can be installed again after it was uninstalled, and does then what it did before."""
     rounds = []
@@ -87,7 +121,8 @@ warnings.simplefilter("ignore")
 if sys.argv[1] == "before":
     load()
 with recording() as replaced:
-    sage_obs.instrument("late", metrics_host="127.0.0.1", metrics_port=0, log_output="/dev/null")
+    endpoint = "http://127.0.0.1:9"
+    sage_obs.instrument("late", metrics_host="127.0.0.1", metrics_port=0, log_output="/dev/null", traces_endpoint=endpoint)
     load()
 sage_obs.uninstrument()
 print(json.dumps(sorted([one.owner.__name__, one.attribute, one.there() is one.original] for one in replaced)))
@@ -113,6 +148,25 @@ def test_libraries_that_are_imported_after_instrument_are_patched_the_same_and_p
     }
     assert len(after) >= len(base.NAMES)
     assert all(back for _, _, back in (*before, *after))
+
+
+def test_what_an_instrumentor_changed_and_somebody_wrapped_stays_theirs() -> None:
+    """The instrumentor that is told to take its changes back may take the wrong one: theirs is there afterwards, the rest as it was."""
+
+    class Owner:
+        kept: ClassVar[str] = "original"
+        other: ClassVar[str] = "original"
+
+    snapshot = Snapshot.of([Owner])
+    with recording() as replaced:
+        Owner.kept = Owner.other = Owner.added = "traced"  # type: ignore[attr-defined]
+        snapshot.changed()
+    assert {one.attribute for one in replaced} == {"kept", "other", "added"}
+    Owner.kept = "theirs"
+    with snapshot.restoring():
+        Owner.kept = Owner.other = "unwrapped too far"
+    assert (Owner.kept, Owner.other) == ("theirs", "original")
+    assert not hasattr(Owner, "added")
 
 
 def test_a_patch_that_somebody_wrapped_stays_theirs_and_a_missing_attribute_is_skipped() -> None:
