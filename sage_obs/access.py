@@ -53,6 +53,11 @@ def use(write: Write = log) -> None:
 
 
 def served(request: Request, seconds: float, facts: Facts) -> None:
-    """Write the line of a request that is over, unless the logger's level forbids it."""
+    """Write the line of a request that is over, unless the logger's level forbids it.
+
+    Nobody disables this logger but a `dictConfig` or `fileConfig` that does not name it, and that means the application's own.
+    """
+    if LOGGER.disabled:
+        LOGGER.disabled = False
     if LOGGER.isEnabledFor(logging.INFO):
         _active.write(request, seconds, facts)

@@ -10,6 +10,8 @@ import enum
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from sage_obs import semconv
+
 Kind = Literal["counter", "gauge", "histogram"]
 Merge = Literal["sum", "min", "max"]
 
@@ -306,6 +308,27 @@ AGENT_METRICS: Final = (
     MEMORY_LIMIT,
 )
 """What an instrumented service puts on /metrics."""
+
+GENAI_DURATION = Metric(
+    "gen_ai.client.operation.duration",
+    "histogram",
+    "Wall time of one call to a language model.",
+    (semconv.OPERATION, semconv.PROVIDER, semconv.REQUEST_MODEL, "error.type"),
+    tuple(0.01 * 2**exponent for exponent in range(14)),
+    budgeted=(semconv.REQUEST_MODEL,),
+)
+GENAI_TOKENS = Metric(
+    "gen_ai.client.token.usage",
+    "histogram",
+    "Tokens of one call to a language model, by type.",
+    (semconv.OPERATION, semconv.PROVIDER, semconv.REQUEST_MODEL, semconv.TOKEN_TYPE),
+    tuple(4.0**exponent for exponent in range(14)),
+    budgeted=(semconv.REQUEST_MODEL,),
+)
+"""The conventions' two, with the bounds they advise: 0.01 s doubled up to 81.92, and 1 token times four up to 67,108,864."""
+
+PUSHED_METRICS: Final = (GENAI_DURATION, GENAI_TOKENS)
+"""What is pushed by OTLP beside the above, and not on /metrics: there `sage_llm_*` says the same."""
 
 RESPONDER_METRICS: Final = (RUNBOOK_RUNS, RUNBOOK_DURATION)
 """What the responder puts on /metrics."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass, fields
 from types import FrameType
 from typing import Any, Final, Literal
 
+from sage_obs import semconv
 from sage_obs.component import Component
 from sage_obs.conventions import COMPONENT_UP, HEALTH_STATUS
 from sage_obs.errors import ConfigError, SageObsError
@@ -19,14 +21,17 @@ from sage_obs.health import gauges
 from sage_obs.health.board import board
 from sage_obs.health.component import HealthComponent
 from sage_obs.integrations import base
-from sage_obs.integrations.component import LibraryComponent, NotFoundError
+from sage_obs.integrations.base import NotFoundError
+from sage_obs.integrations.component import LibraryComponent
 from sage_obs.integrations.hook import ImportHook
 from sage_obs.logs.component import LogsComponent
 from sage_obs.metrics import active, prefork
 from sage_obs.metrics.component import MetricsComponent, sharing_for, store_for
+from sage_obs.metrics.push import PushComponent, target
 from sage_obs.metrics.requests import RequestMetrics
 from sage_obs.metrics.store import Store
 from sage_obs.ops.component import OpsComponent
+from sage_obs.privacy import content
 from sage_obs.runtime.component import RuntimeComponent
 from sage_obs.settings import Settings
 from sage_obs.tracing.component import TracingComponent
@@ -38,14 +43,15 @@ _LEAST_SECONDS: Final = 0.1
 """What every component may take to stop, however long the others took."""
 
 Libraries = Literal["auto"] | Sequence[str]
-PARTS: Final = ("logs", "traces", "health", "metrics", "runtime", "ops")
+PARTS: Final = ("logs", "traces", "health", "metrics", "runtime", "push", "ops")
 """What can be switched off by name, besides the integrations."""
 
 NEEDS: Final = {
-    **dict.fromkeys(("uvicorn", "gunicorn", "granian", "loguru", "structlog"), "logs"),
+    **dict.fromkeys(("gunicorn", "granian", "loguru", "structlog"), "logs"),
     **dict.fromkeys(("httpx", "aiohttp-client", "requests", "httpx2"), "traces"),
+    **dict.fromkeys(("psycopg", "asyncpg", "sqlalchemy", "redis"), "traces"),
 }
-"""What an integration is for, where that is one part only: other people's lines become ours, a client carries the trace on."""
+"""What an integration is for, where that is one part only: other people's lines become ours, a client carries the trace on or has spans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +125,8 @@ class Layer:
         """Start what is wanted. Where a component fails, the others run; if `strict`, they stop and its error is raised."""
         settings = self.settings
         active.use(self._store)
+        semconv.use(settings.semconv)
+        content.use(settings.content)
         board().begin()
         requests.use(Recorder(RequestMetrics(self._store, agent_id=settings.agent_id), objective=settings.overhead_objective))
         for component in self._wanted():
@@ -144,6 +152,10 @@ class Layer:
             runtime = RuntimeComponent(self._store)
             self._refreshed = (*self._refreshed, runtime.refresh)
             yield runtime
+        if (goal := target(settings, os.environ)).url and on("push", wanted=self._metrics is not None):
+            yield PushComponent(settings, self._store, refresh=self._refresh)
+        elif not goal.url:
+            self._set("push", Status(on=False, why=goal.why))
         if on("ops", wanted=self._metrics is not None or healthy):
             self._ops = OpsComponent(settings, metrics=self._metrics, board=board() if healthy else None)
             yield self._ops
@@ -229,6 +241,8 @@ class Layer:
         self._running = []
         self.statuses = {name: Status(on=False, why="uninstrumented") for name in self.statuses}
         active.use(Store())
+        semconv.use("legacy")
+        content.use(content.Content.OFF)
 
     def prepare_fork(self, frame: FrameType | None) -> None:
         """A child is about to be forked from `frame`; what supervises workers leaves the port to them."""

@@ -17,6 +17,8 @@ from typing import Any, Final, Self
 
 from sage_obs.conventions import DEFAULT_METRICS_PORT
 from sage_obs.errors import ConfigError
+from sage_obs.privacy.content import LEVELS, Content, of_otel
+from sage_obs.semconv import CONVENTIONS, OPT_IN, Convention
 
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
@@ -122,7 +124,8 @@ class Option:
 
     `path` is its dotted place in the file, `env` the variables that set it (the first one present wins), `parse` turns what was
     found into the value or raises ValueError with what was expected. A secret is masked wherever settings are shown, and can also
-    be given as the path of a file in `<VARIABLE>_FILE`.
+    be given as the path of a file in `<VARIABLE>_FILE`. `theirs` are variables of OpenTelemetry's with words of their own, each with
+    who reads it: "" where it says nothing of this.
     """
 
     path: str
@@ -132,6 +135,7 @@ class Option:
     help: str
     aliases: tuple[str, ...] = ()
     secret: bool = False
+    theirs: tuple[tuple[str, Callable[[str], str]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +194,9 @@ def _resolve_one(
         if option.secret and (path := environ.get(f"{variable}_FILE")):
             return _parsed(option, _read_secret(variable, Path(path)), f"environment {variable}_FILE")
         if (text := environ.get(variable, "")) != "":
+            return _parsed(option, text, f"environment {variable}")
+    for variable, read in option.theirs:
+        if text := read(environ.get(variable, "")):
             return _parsed(option, text, f"environment {variable}")
     for file, tree in trees.items():
         for path in (option.path, *option.aliases):
@@ -293,6 +300,10 @@ class Settings:
     traces: bool
     traces_endpoint: str
     sampling_rate: float
+    semconv: Convention
+    content: Content
+    metrics_endpoint: str
+    metrics_interval: float
     tail_sampling: bool
     tail_slow: float
     tail_expensive: float
@@ -317,6 +328,32 @@ class Settings:
         return cls(**{name: values[name].value for name in names}, sources=values)
 
 
+def _latest(text: str) -> str:
+    """Whether OTEL_SEMCONV_STABILITY_OPT_IN asks for the latest GenAI conventions; the other words in it are not about these."""
+    return "latest" if OPT_IN in {word.strip() for word in text.split(",")} else ""
+
+
+def _milliseconds(text: str) -> str:
+    """OpenTelemetry's milliseconds as a duration; what is no number of them says nothing, as the SDK has it."""
+    return f"{text.strip()}ms" if text.strip().isdecimal() else ""
+
+
+def parse_content(value: object) -> Content:
+    """A level of content."""
+    if value is False:  # YAML's `off`
+        return Content.OFF
+    return Content(parse_choice(*LEVELS)(value))
+
+
+def parse_interval(value: object) -> float:
+    """A duration of at least a tenth of a second, in seconds."""
+    seconds = parse_seconds(value)
+    if seconds < _LEAST_INTERVAL:
+        raise ValueError(f"expected a duration of at least {_LEAST_INTERVAL} seconds")
+    return seconds
+
+
+_LEAST_INTERVAL: Final = 0.1
 _LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 OPTIONS: Final[Mapping[str, Option]] = {
@@ -377,6 +414,39 @@ OPTIONS: Final[Mapping[str, Option]] = {
         0.1,
         "the share of new traces that is recorded",
         aliases=("observability.tracing.sampling_rate",),
+    ),
+    "semconv": Option(
+        "tracing.semconv",
+        ("SAGE_SEMCONV",),
+        parse_choice(*CONVENTIONS),
+        "legacy",
+        "which GenAI conventions name what is on spans",
+        aliases=("observability.tracing.semconv",),
+        theirs=(("OTEL_SEMCONV_STABILITY_OPT_IN", _latest),),
+    ),
+    "content": Option(
+        "tracing.content",
+        ("SAGE_CAPTURE_CONTENT",),
+        parse_content,
+        Content.OFF,
+        "how much of prompts, answers and what tools are given and return goes on spans",
+        aliases=("observability.tracing.content",),
+        theirs=(("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", lambda text: text and of_otel(text)),),
+    ),
+    "metrics_endpoint": Option(
+        "observability.metrics.endpoint",
+        ("SAGE_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"),
+        parse_text,
+        "",
+        "the OTLP/HTTP endpoint metrics are pushed to; none means they are only scraped",
+    ),
+    "metrics_interval": Option(
+        "observability.metrics.interval",
+        ("SAGE_METRICS_INTERVAL",),
+        parse_interval,
+        60.0,
+        "how often metrics are pushed, in seconds",
+        theirs=(("OTEL_METRIC_EXPORT_INTERVAL", _milliseconds),),
     ),
     "tail_sampling": Option(
         "tracing.tail.enabled",

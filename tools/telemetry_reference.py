@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from sage_obs.conventions import AGENT_METRICS, RESPONDER_METRICS, ErrorType, Experience, Metric, Outcome
+from sage_obs.conventions import AGENT_METRICS, PUSHED_METRICS, RESPONDER_METRICS, ErrorType, Experience, Metric, Outcome
 from sage_obs.slo.promql import recorded
 from sage_obs.slo.triggers import AVAILABILITY_OBJECTIVE, ERROR_OBJECTIVE, OVERHEAD_OBJECTIVE_SECONDS, THROUGHPUT_OBJECTIVE, TRIGGERS
 from sage_obs.slo.windows import PRODUCTION, duration
@@ -30,6 +30,7 @@ def _lines() -> Iterator[str]:
     )
     yield f"{_merges()}."
     yield from _table("Metrics of an instrumented service", AGENT_METRICS)
+    yield from _table("Metrics that are pushed by OTLP beside these", PUSHED_METRICS)
     yield from _table("Metrics of the responder", RESPONDER_METRICS)
     yield from ("", "## Values of fixed labels", "", "| label | values |", "|---|---|")
     for label, values in (("outcome of a request", Outcome), ("error_type", ErrorType), ("outcome of an experience", Experience)):

@@ -7,15 +7,33 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Final, Self
 
-from sage_obs.conventions import LLM_COST, LLM_TIME_TO_FIRST_TOKEN, UNKNOWN_PRICE, ErrorType, Outcome
+from sage_obs.conventions import GENAI_DURATION, GENAI_TOKENS, LLM_COST, LLM_TIME_TO_FIRST_TOKEN, UNKNOWN_PRICE, ErrorType, Outcome
 from sage_obs.genai.models import Bound, ModelCells
 from sage_obs.genai.nesting import Counting, counting_here
 from sage_obs.genai.prices import price_of
 from sage_obs.genai.taxonomy import classify, outcome_of
+from sage_obs.genai.transcript import Capture, answers_of, say_asked
 from sage_obs.genai.usage import NOTHING, Usage
 from sage_obs.genai.waits import Wait, count_step
 from sage_obs.metrics.active import internal_error, store
 from sage_obs.metrics.budget import label_text
+from sage_obs.metrics.store import Store
+from sage_obs.semconv import (
+    CACHE_CREATION_TOKENS,
+    CACHE_READ_TOKENS,
+    CONVERSATION,
+    FINISH_REASONS,
+    INPUT_TOKENS,
+    OPERATION,
+    OUTPUT_TOKENS,
+    PROVIDER,
+    REASONING_TOKENS,
+    REQUEST_MODEL,
+    RESPONSE_ID,
+    RESPONSE_MODEL,
+    TIME_TO_FIRST_CHUNK,
+    said,
+)
 from sage_obs.tracing.active import Attributes, OpenSpan, tracing
 from sage_obs.tracing.ambient import CONVERSATION_ID, TENANT, ambient
 from sage_obs.tracing.context import as_error_type, request_var
@@ -28,7 +46,7 @@ class LlmCall:
     """A call under way, as a context manager, sync or async. An exception is classified, counted and passes on untouched.
 
     Calls that client libraries make inside are this call, and are not counted again. Without `spans` it makes none, because somebody
-    else makes one of it.
+    else makes one of it. `content` is how much of what is said goes on the span, None for what is set around the call.
     """
 
     def __init__(
@@ -38,12 +56,14 @@ class LlmCall:
         *,
         operation: str = "chat",
         spans: bool = True,
+        content: str | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._provider = label_text(provider)
         self._model = label_text(model)
         self._operation = label_text(operation)
         self._spans = spans
+        self._content = content
         self._clock = clock
         self._began = 0.0
         self._left: float | None = None
@@ -54,6 +74,7 @@ class LlmCall:
         self._wait = Wait()
         self._span: OpenSpan | None = None
         self._counting = Counting()
+        self.capture = Capture()
 
     def first_token(self) -> None:
         """The first token has arrived; later ones may say so again."""
@@ -91,13 +112,24 @@ class LlmCall:
 
     def response(self, *, model: object = None, id: object = None, finish_reasons: Iterable[object] = ()) -> None:  # noqa: A002 - the conventions' word
         """What the answer says of itself, for the span; what is no text, or not said again, changes nothing."""
-        for name, value in (("gen_ai.response.model", model), ("gen_ai.response.id", id)):
+        for name, value in ((RESPONSE_MODEL, model), (RESPONSE_ID, id)):
             if isinstance(value, str) and value:
                 self._answer[name] = label_text(value)
         reasons = tuple(label_text(reason) for reason in finish_reasons if isinstance(reason, str))
         if reasons:
-            before = self._answer.get("gen_ai.response.finish_reasons", ())
-            self._answer["gen_ai.response.finish_reasons"] = (*before, *reasons)[:_REASONS_AT_MOST]
+            before = self._answer.get(FINISH_REASONS, ())
+            self._answer[FINISH_REASONS] = (*before, *reasons)[:_REASONS_AT_MOST]
+
+    def asked(self, messages: object, *, system: object = None, tools: object = None) -> None:
+        """What the model is sent, for the span where content is captured, and for nothing else.
+
+        `messages` is a text or messages as OpenAI's chat has them, `system` a text or parts of one, `tools` their definitions.
+        """
+        self.capture.say(lambda transcript: say_asked(transcript, messages, system, tools))
+
+    def answered(self, messages: object) -> None:
+        """What the model has said, in the same way."""
+        self.capture.say(lambda transcript: transcript.answered(answers_of(messages)))
 
     @property
     def traced(self) -> bool:
@@ -107,7 +139,7 @@ class LlmCall:
     @property
     def complete(self) -> bool:
         """Whether the answer has said why it ends."""
-        return "gen_ai.response.finish_reasons" in self._answer
+        return FINISH_REASONS in self._answer
 
     def fail(self, error_type: ErrorType | str) -> None:
         """The call failed this way, whether or not an exception says so too; this word beats the exception's."""
@@ -121,6 +153,7 @@ class LlmCall:
         self._began = self._clock()
         try:
             self._span = self._open_span()
+            self.capture.begin(self._span, self._content)
         except Exception as exc:  # noqa: BLE001 - the telemetry must not break the call
             internal_error("genai", exc)
 
@@ -179,7 +212,17 @@ class LlmCall:
         if self._first_token is not None:
             store().histogram(LLM_TIME_TO_FIRST_TOKEN, self._provider, self._model).observe(self._first_token)
         self._bill(cells)
+        if (now := store()).pushes:
+            self._record_for_push(now, seconds)
         self._close_span()
+
+    def _record_for_push(self, now: Store, seconds: float) -> None:
+        """The conventions' two histograms."""
+        asked = (self._operation, self._provider, self._model)
+        now.histogram(GENAI_DURATION, *asked, "" if self._error is None else self._error.value).observe(seconds)
+        for kind, number in (("input", self._usage.input), ("output", self._usage.output)):
+            if number:
+                now.histogram(GENAI_TOKENS, *asked, kind).observe(number)
 
     def _bill(self, cells: ModelCells) -> None:
         cells.used(self._usage)
@@ -187,7 +230,7 @@ class LlmCall:
         if price is None:
             store().cell(UNKNOWN_PRICE, self._provider, self._model).add()
         else:
-            cost = price.cost(input=self._usage.input, output=self._usage.output)
+            cost = price.cost(self._usage)
             store().cell(LLM_COST, self._provider, self._model).add(cost)
             if (request := request_var.get()) is not None:
                 request.cost += cost
@@ -198,24 +241,24 @@ class LlmCall:
         if spans is None or not self._spans or (request is not None and not request.sampled):
             return None
         attributes = {
-            "gen_ai.operation.name": self._operation,
-            "gen_ai.provider.name": self._provider,
-            "gen_ai.request.model": self._model,
+            OPERATION: self._operation,
+            PROVIDER: self._provider,
+            REQUEST_MODEL: self._model,
         }
         around = ambient()
         if CONVERSATION_ID in around:
-            attributes["gen_ai.conversation.id"] = around[CONVERSATION_ID]
+            attributes[CONVERSATION] = around[CONVERSATION_ID]
         if TENANT in around:
             attributes["sage.tenant"] = around[TENANT]
-        return spans.client(name=f"{self._operation} {self._model}", attributes=attributes)
+        return spans.client(name=f"{self._operation} {self._model}", attributes=said(attributes))
 
     def _close_span(self) -> None:
         if self._span is None:
             return
         error_type = "" if self._error is None else self._error.value
-        self._span.end(
-            name=f"{self._operation} {self._model}", attributes={**_as_attributes(self._usage), **self._answer}, error_type=error_type
-        )
+        first: Attributes = {} if self._first_token is None else {TIME_TO_FIRST_CHUNK: self._first_token}
+        facts = {**_as_attributes(self._usage), **self._answer, **first, **self.capture.attributes()}
+        self._span.end(name=f"{self._operation} {self._model}", attributes=said(facts), error_type=error_type)
 
 
 def _as_attributes(usage: Usage) -> Attributes:
@@ -223,12 +266,12 @@ def _as_attributes(usage: Usage) -> Attributes:
     if usage == NOTHING:
         return {}
     parts = {
-        "gen_ai.usage.cache_read.input_tokens": usage.cached_read,
-        "gen_ai.usage.cache_creation.input_tokens": usage.cached_write,
-        "gen_ai.usage.reasoning.output_tokens": usage.reasoning,
+        CACHE_READ_TOKENS: usage.cached_read,
+        CACHE_CREATION_TOKENS: usage.cached_write,
+        REASONING_TOKENS: usage.reasoning,
     }
     known = {name: number for name, number in parts.items() if number}
-    return {"gen_ai.usage.input_tokens": usage.input, "gen_ai.usage.output_tokens": usage.output, **known}
+    return {INPUT_TOKENS: usage.input, OUTPUT_TOKENS: usage.output, **known}
 
 
 def _tokens(given: float, before: int) -> int:
@@ -239,10 +282,11 @@ def _tokens(given: float, before: int) -> int:
         return before
 
 
-def llm_call(provider: str, model: str, *, operation: str = "chat") -> LlmCall:
+def llm_call(provider: str, model: str, *, operation: str = "chat", content: str | None = None) -> LlmCall:
     """Measure one call to a language model.
 
     `with llm_call("openai", "gpt-4o") as call: … call.usage(input=…, output=…)`. `operation` is one of the GenAI conventions': chat,
-    text_completion, embeddings, generate_content.
+    text_completion, embeddings, generate_content. `content`, which is `off`, `metadata_only`, `no_tool_content` or `full`, is how much of
+    what `call.asked(…)` and `call.answered(…)` say goes on the span; by default as much as the context around or the setting says.
     """
-    return LlmCall(provider, model, operation=operation)
+    return LlmCall(provider, model, operation=operation, content=content)

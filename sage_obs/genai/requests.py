@@ -46,9 +46,9 @@ class Invocation:
         request_var.set(request)
 
     @property
-    def traced(self) -> bool:
-        """Whether there is a span that its attributes will be seen on."""
-        return self._span is not None and self._span.recorded
+    def span(self) -> OpenSpan | None:
+        """Its span, where it has one."""
+        return self._span
 
     def streaming(self) -> None:
         """The first byte of a stream goes out."""
@@ -142,7 +142,10 @@ class Recorder:
             metrics.first_byte(operation).observe(invocation.first_byte)
         if request.steps:
             metrics.steps.observe(request.steps)
-        metrics.experience[experience(outcome, overhead, objective=self._objective)].add()
+        if overhead <= self._objective and outcome is not _FAILED:  # what `experience` would say, and nearly always does
+            metrics.satisfied.add()
+        else:
+            metrics.experience[experience(outcome, overhead, objective=self._objective)].add()
         if error_type is not None:
             metrics.errors[error_type].add()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sage_obs.metrics.active import internal_error
+from sage_obs.semconv import CONVERSATION
 from sage_obs.tracing.active import OpenSpan, tracing
 from sage_obs.tracing.ambient import CONVERSATION_ID, TENANT, ambient
 from sage_obs.tracing.context import request_var
@@ -25,5 +26,5 @@ def open_internal(name: str, attributes: dict[str, str], *, attach: bool) -> Ope
 
 def _identity() -> dict[str, str]:
     around = ambient()
-    names = {CONVERSATION_ID: "gen_ai.conversation.id", TENANT: "sage.tenant"}
+    names = {CONVERSATION_ID: CONVERSATION, TENANT: "sage.tenant"}
     return {names[key]: around[key] for key in names if key in around}

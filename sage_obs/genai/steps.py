@@ -5,15 +5,36 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import AbstractContextManager
 from contextvars import copy_context
-from typing import Any, ParamSpec, TypeVar, cast
+from types import TracebackType
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Around = Callable[[], AbstractContextManager[Any]]
-"""Makes, for each iteration, a context manager that is entered for every step. What its exit hears is how the step ended: with None at
-a yield, with StopIteration or StopAsyncIteration at the end, with GeneratorExit where nobody goes on."""
+
+
+class Step(Protocol):
+    """What is entered for every step of one iteration.
+
+    What its exit hears is how the step ended: with None at a yield, with StopIteration or StopAsyncIteration at the end, with
+    GeneratorExit where nobody goes on.
+    """
+
+    def __enter__(self) -> object:
+        """A step begins."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """It has ended."""
+
+    def given(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """What the generator is called with, inside of its first step."""
+
+    def gave(self, item: object) -> None:
+        """What it yields, inside of the step that does."""
+
+
+Around = Callable[[], Step]
+"""Makes what is entered, for each iteration."""
 
 
 def in_steps(function: Callable[P, R], around: Around) -> Callable[P, R] | None:
@@ -29,7 +50,12 @@ def _generator(function: Callable[P, Generator[Any, Any, Any]], around: Around) 
     @functools.wraps(function)
     def stepped(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, Any]:
         inner, step = function(*args, **kwargs), around()
-        advance: Callable[[], Any] = functools.partial(_advance, step, functools.partial(next, inner))
+
+        def first() -> Any:
+            step.given(function, args, kwargs)
+            return next(inner)
+
+        advance: Callable[[], Any] = functools.partial(_advance, step, first)
         while True:
             try:
                 item = advance()
@@ -45,12 +71,14 @@ def _generator(function: Callable[P, Generator[Any, Any, Any]], around: Around) 
     return stepped
 
 
-def _advance(step: AbstractContextManager[Any], advance: Callable[[], Any]) -> Any:
+def _advance(step: Step, advance: Callable[[], Any]) -> Any:
     with step:
-        return advance()
+        item = advance()
+        step.gave(item)
+    return item
 
 
-def _closed(step: AbstractContextManager[Any], advance: Callable[[], Any]) -> Any:
+def _closed(step: Step, advance: Callable[[], Any]) -> Any:
     """The last step of a generator that is closed, in a copy of the context.
 
     The garbage collector may close it in the middle of a `ContextVar.set`, and CPython 3.11 does not survive another one in that context.
@@ -62,11 +90,17 @@ def _async_generator(function: Callable[P, AsyncGenerator[Any, Any]], around: Ar
     @functools.wraps(function)
     async def stepped(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any, Any]:
         inner, step = function(*args, **kwargs), around()
-        advance: Callable[[], Awaitable[Any]] = inner.__anext__
+
+        async def first() -> Any:
+            step.given(function, args, kwargs)
+            return await inner.__anext__()
+
+        advance: Callable[[], Awaitable[Any]] = first
         while True:
             try:
                 with step:
                     item = await advance()
+                    step.gave(item)
             except StopAsyncIteration:
                 return
             try:

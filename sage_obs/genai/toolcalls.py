@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from sage_obs.conventions import TOOL_CALLS, TOOL_DURATION, ErrorType, Outcome
 from sage_obs.genai.nesting import used
 from sage_obs.genai.spans import open_internal
 from sage_obs.genai.taxonomy import classify, outcome_of
+from sage_obs.genai.transcript import Capture, Gathered, named
 from sage_obs.genai.waits import Wait, count_step
 from sage_obs.metrics.active import internal_error, store
 from sage_obs.metrics.budget import label_text
 from sage_obs.metrics.cells import Cell, HistogramCell
 from sage_obs.metrics.store import Store
+from sage_obs.semconv import OPERATION, TOOL_NAME
 from sage_obs.tracing.active import OpenSpan
 
 _BOUND_AT_MOST: Final = 1000
@@ -66,11 +68,13 @@ class ToolCall:
     functions, which nothing else can run in the middle of.
     """
 
-    __slots__ = ("_attach", "_began", "_clock", "_name", "_seconds", "_span", "_started", "_theirs", "_wait")
+    __slots__ = ("_attach", "_began", "_capture", "_clock", "_content", "_name", "_seconds", "_span", "_started", "_theirs", "_wait")
 
-    def __init__(self, name: object, *, attach: bool, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, name: object, *, attach: bool, content: str | None = None, clock: Callable[[], float] = time.perf_counter) -> None:
         self._name = label_text(name)
         self._attach = attach
+        self._content = content
+        self._capture = Capture()
         self._clock = clock
         self._wait = Wait()
         self._started = self._theirs = False
@@ -90,14 +94,33 @@ class ToolCall:
             if self._theirs:
                 return
             count_step()
-            attributes = {"gen_ai.operation.name": _OPERATION, "gen_ai.tool.name": self._name}
+            attributes = {OPERATION: _OPERATION, TOOL_NAME: self._name}
             self._span = open_internal(f"{_OPERATION} {self._name}", attributes, attach=self._attach)
+            self._capture.begin(self._span, self._content)
         elif self._theirs:
             return
         elif self._span is not None and self._attach:
             self._span.enter()
         self._wait.__enter__()
         self._began = self._clock()
+
+    def given(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """What the function that is the tool is called with."""
+        if self._capture.on:
+            self._capture.say(lambda transcript: transcript.arguments(named(function, args, kwargs)))
+
+    def asked(self, arguments: object) -> None:
+        """What the tool is given."""
+        self._capture.say(lambda transcript: transcript.arguments(arguments))
+
+    @property
+    def captured(self) -> bool:
+        """Whether it is worth saying what it is given and returns."""
+        return self._capture.on
+
+    def answered(self, result: object) -> None:
+        """What it has returned."""
+        self._capture.say(lambda transcript: transcript.result(result))
 
     def leave(self) -> None:
         """The tool rests, or is done."""
@@ -119,7 +142,9 @@ class ToolCall:
             cells.outcomes[outcome].add()
             cells.duration.observe(self._seconds)
             if self._span is not None:
-                self._span.end(name=f"{_OPERATION} {self._name}", attributes={}, error_type=_error_type(kind, outcome))
+                self._span.end(
+                    name=f"{_OPERATION} {self._name}", attributes=self._capture.attributes(), error_type=_error_type(kind, outcome)
+                )
         except Exception as exc:  # noqa: BLE001 - the telemetry must not break the call
             internal_error("genai", exc)
 
@@ -150,10 +175,20 @@ class InOnePiece:
 class InSteps:
     """A call that is a generator, entered for each of its steps; between them it waits for whoever iterates."""
 
-    __slots__ = ("_call",)
+    __slots__ = ("_call", "_gathered")
 
     def __init__(self, call: ToolCall) -> None:
         self._call = call
+        self._gathered = Gathered()
+
+    def given(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """What the generator is called with."""
+        self._call.given(function, args, kwargs)
+
+    def gave(self, item: object) -> None:
+        """One item."""
+        if self._call.captured:
+            self._gathered.add(item)
 
     def __enter__(self) -> None:
         self._call.enter()
@@ -161,4 +196,6 @@ class InSteps:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._call.leave()
         if error is not None:
+            if self._call.captured:
+                self._call.answered(self._gathered.value)
             self._call.finish(None if isinstance(error, StopIteration | StopAsyncIteration) else error)

@@ -35,10 +35,14 @@ class tool:  # noqa: N801 - reads as a verb where it is used: @sage_obs.tool("se
     nested. The time inside is waiting, as for a language model: it is not part of the request's overhead. Waits of one request that
     overlap count once. A generator is one call from its first step to its end, as long as its steps are together; one that nobody
     iterates to the end was cancelled. Requests may share one `tool`.
+
+    `content` is how much of what a function is given and returns goes on its span: `full`, or nothing; None leaves that to the context
+    around and the setting.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, content: str | None = None) -> None:
         self.name = name
+        self._content = content
         self._open: list[_Open] = []
 
     def __enter__(self) -> Self:
@@ -61,25 +65,34 @@ class tool:  # noqa: N801 - reads as a verb where it is used: @sage_obs.tool("se
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """The function, each call of it one call of the tool."""
-        if (stepwise := in_steps(function, lambda: InSteps(ToolCall(self.name, attach=True)))) is not None:
+        if (stepwise := in_steps(function, lambda: InSteps(self._call()))) is not None:
             return stepwise
         if not inspect.iscoroutinefunction(function):
             return self._around(function)
 
         @functools.wraps(function)
         async def waited(*args: P.args, **kwargs: P.kwargs) -> Any:
-            with InOnePiece(ToolCall(self.name, attach=True)):
-                return await cast("Awaitable[Any]", function(*args, **kwargs))
+            with InOnePiece(call := self._call()):
+                call.given(function, args, kwargs)
+                result = await cast("Awaitable[Any]", function(*args, **kwargs))
+                call.answered(result)
+                return result
 
         return cast("Callable[P, R]", waited)
 
     def _around(self, function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
         def waited(*args: P.args, **kwargs: P.kwargs) -> R:
-            with InOnePiece(ToolCall(self.name, attach=True)):
-                return function(*args, **kwargs)
+            with InOnePiece(call := self._call()):
+                call.given(function, args, kwargs)
+                result = function(*args, **kwargs)
+                call.answered(result)
+                return result
 
         return waited
+
+    def _call(self) -> ToolCall:
+        return ToolCall(self.name, attach=True, content=self._content)
 
     def _take(self) -> ToolCall | None:
         """The call that ends here: this task's, else this request's, else, for a generator that is closed elsewhere, the last one."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, Final
 
 from sage_obs.genai.calls import LlmCall
+from sage_obs.genai.transcript import Transcript
 from sage_obs.genai.usage import NOTHING, of_anthropic, part
+from sage_obs.integrations.anthropic_content import Events, answers_of, asked
 from sage_obs.integrations.stainless import Clients, Question
 
 _MESSAGES: Final = "/v1/messages"
@@ -25,7 +28,10 @@ class _Dialect:
 
     def question(self, client: Any, path: str, body: Mapping[str, Any], *, raw: bool) -> Question | None:
         del raw
-        return Question(provider_of(client), body.get("model") or "unknown", "chat", _Messages(), {}) if path == _MESSAGES else None
+        if path != _MESSAGES:
+            return None
+        model = body.get("model") or "unknown"
+        return Question(provider_of(client), model, "chat", _Messages(), {}, functools.partial(asked, body=body))
 
     def traces_itself(self, client: Any) -> bool:
         """Its own spans of a kind the caller must have chosen: with content, or to a provider of their own (from version 2 on)."""
@@ -40,25 +46,38 @@ class _Dialect:
 class _Messages:
     """Reads one message. A stream says at its start what the prompt used, and at its end what the answer did."""
 
-    __slots__ = ("_usage",)
+    __slots__ = ("_events", "_usage")
 
     def __init__(self) -> None:
         self._usage = NOTHING
+        self._events: Events | None = None
 
     def whole(self, call: LlmCall, answer: Any) -> None:
+        self._begun(call, answer)
+        call.capture.say(lambda transcript: transcript.answered(answers_of(answer)))
+
+    def _begun(self, call: LlmCall, answer: Any) -> None:
         call.response(model=part(answer, "model"), id=part(answer, "id"), finish_reasons=(part(answer, "stop_reason"),))
         self._used(call, part(answer, "usage"))
 
     def piece(self, call: LlmCall, item: Any) -> bool:
         kind = part(item, "type")
+        if call.capture.on:
+            call.capture.say(lambda transcript: self._follow(transcript, item))
         if kind == "message_start":
-            self.whole(call, part(item, "message"))
+            self._begun(call, part(item, "message"))
         elif kind == "content_block_delta":
             call.first_token()
         elif kind == "message_delta":
             call.response(finish_reasons=(part(item, "delta", "stop_reason"),))
             self._used(call, part(item, "usage"))
         return True
+
+    def _follow(self, transcript: Transcript, item: Any) -> None:
+        if self._events is None:
+            self._events = Events()
+            transcript.following(self._events.messages)
+        self._events.add(item)
 
     def _used(self, call: LlmCall, sent: object) -> None:
         if sent is not None:

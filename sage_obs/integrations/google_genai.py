@@ -16,7 +16,9 @@ from sage_obs.genai.calls import LlmCall
 from sage_obs.genai.nesting import counted
 from sage_obs.genai.requests import recorder
 from sage_obs.genai.streams import AsyncSteps, Steps, Watch
+from sage_obs.genai.transcript import Transcript
 from sage_obs.genai.usage import NOTHING, of_google, part
+from sage_obs.integrations import google_content
 from sage_obs.integrations.patch import Patch, Patches
 from sage_obs.metrics.active import internal_error
 
@@ -32,19 +34,29 @@ def model_of(given: object) -> str:
 class _Contents:
     """Reads one inference, whole or in pieces; each piece says what was used so far."""
 
-    __slots__ = ("_usage",)
+    __slots__ = ("_chunks", "_usage")
 
     def __init__(self) -> None:
         self._usage = NOTHING
+        self._chunks: google_content.Chunks | None = None
 
     def whole(self, call: LlmCall, answer: Any) -> None:
         self._read(call, answer)
+        call.capture.say(lambda transcript: transcript.answered(google_content.answers_of(answer)))
 
     def piece(self, call: LlmCall, item: Any) -> bool:
         if any(part(candidate, "content", "parts") for candidate in _candidates(item)):
             call.first_token()
         self._read(call, item)
+        if call.capture.on:
+            call.capture.say(lambda transcript: self._follow(transcript, item))
         return True
+
+    def _follow(self, transcript: Transcript, item: Any) -> None:
+        if self._chunks is None:
+            self._chunks = google_content.Chunks()
+            transcript.following(self._chunks.messages)
+        self._chunks.add(item)
 
     def _read(self, call: LlmCall, answer: Any) -> None:
         reasons = [part(candidate, "finish_reason", "value") for candidate in _candidates(answer)]
@@ -67,10 +79,15 @@ def _watch(models: Any, asked: dict[str, Any], operation: str) -> Watch | None:
         return None
     try:
         provider = "gcp.vertex_ai" if part(models, "_api_client", "vertexai") is True else "gcp.gemini"
-        return Watch(LlmCall(provider, model_of(asked.get("model")), operation=operation), _Contents(), GoogleGenaiIntegration.name)
+        call = LlmCall(provider, model_of(asked.get("model")), operation=operation)
+        watch = Watch(call, _Contents(), GoogleGenaiIntegration.name)
+        if operation == _GENERATE:
+            call.capture.say(lambda transcript: google_content.asked(transcript, asked))
     except Exception as exc:  # noqa: BLE001 - the telemetry must not break the call
         internal_error(GoogleGenaiIntegration.name, exc)
         return None
+    else:
+        return watch
 
 
 def _sync(operation: str, original: Callable[..., Any]) -> Callable[..., Any]:

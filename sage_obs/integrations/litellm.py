@@ -17,6 +17,7 @@ from sage_obs.genai.requests import recorder
 from sage_obs.genai.streams import Watch, step, step_async
 from sage_obs.genai.usage import NOTHING, of_openai, part
 from sage_obs.integrations.openai import Completions
+from sage_obs.integrations.openai_content import chat_asked
 from sage_obs.integrations.patch import Patch, Patches
 from sage_obs.integrations.stream_usage import StreamUsage
 from sage_obs.metrics.active import internal_error
@@ -96,7 +97,11 @@ class _Asked:
         more = usage.wanted(self._server, kwargs) if provider in _ASKED_FOR_USAGE else {}
         self.arguments = {**kwargs, **more}
         self._reader = _Answers(stripping=bool(more))
-        self.watch = Watch(LlmCall(provider, model, operation=operation), self._reader, _NAME)
+        call = LlmCall(provider, model, operation=operation)
+        self.watch = Watch(call, self._reader, _NAME)
+        if operation == "chat":
+            body = dict(zip(("model", "messages"), args, strict=False)) | kwargs
+            call.capture.say(lambda transcript: chat_asked(transcript, body))
 
     @classmethod
     def of(cls, args: tuple[Any, ...], kwargs: dict[str, Any], operation: str, usage: StreamUsage) -> _Asked | None:

@@ -5,13 +5,16 @@ Of a chat stream the usage is asked for where the caller has not said whether to
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from sage_obs.conventions import ErrorType
 from sage_obs.genai.calls import LlmCall
+from sage_obs.genai.chat import Chunks, answers_of
 from sage_obs.genai.taxonomy import of_code
+from sage_obs.genai.transcript import Transcript
 from sage_obs.genai.usage import of_openai, part
+from sage_obs.integrations.openai_content import SoFar, chat_asked, responses_answers, responses_asked
 from sage_obs.integrations.stainless import Clients, Question
 from sage_obs.integrations.stream_usage import StreamUsage
 
@@ -23,6 +26,11 @@ _OPERATIONS: Final = {
 }
 _WITH_USAGE: Final = frozenset({"/chat/completions", "/completions"})
 """Streams that send usage only if asked."""
+_ASKED: Final[Mapping[str, Callable[[Transcript, Mapping[str, Any]], None]]] = {
+    "/chat/completions": chat_asked,
+    "/completions": chat_asked,
+    "/responses": responses_asked,
+}
 _HOSTS: Final = (
     ("azure.com", "azure.ai.openai"),
     ("amazonaws.com", "aws.bedrock"),
@@ -58,7 +66,8 @@ class _Dialect:
             return None
         more = self._usage.wanted(str(client.base_url), body) if path in _WITH_USAGE and not raw else {}
         reader = _Responses() if path == "/responses" else Completions(stripping=bool(more))
-        return Question(provider_of(client), body.get("model") or "unknown", operation, reader, more)
+        asked = (lambda transcript: _ASKED[path](transcript, body)) if path in _ASKED else None
+        return Question(provider_of(client), body.get("model") or "unknown", operation, reader, more, asked)
 
     def traces_itself(self, client: Any) -> bool:
         del client
@@ -74,16 +83,18 @@ class Completions:
     Chunks come by the thousand: what each of them repeats is read from the first that has it.
     """
 
-    __slots__ = ("_named", "_spoken", "_stripping")
+    __slots__ = ("_chunks", "_named", "_spoken", "_stripping")
 
     def __init__(self, *, stripping: bool) -> None:
         self._stripping = stripping
+        self._chunks: Chunks | None = None
         self._named = False
         self._spoken = False
 
     def whole(self, call: LlmCall, answer: Any) -> None:
         """Read an answer in one piece."""
         self._said(call, answer, _choices(answer))
+        call.capture.say(lambda transcript: transcript.answered(answers_of(answer)))
         if (usage := part(answer, "usage")) is not None:
             call.used(of_openai(usage))
 
@@ -91,6 +102,8 @@ class Completions:
         """Read a chunk."""
         choices = _choices(item)
         self._said(call, item, choices)
+        if call.capture.on:
+            call.capture.say(lambda transcript: self._follow(transcript, choices))
         if not self._spoken and any(map(_has_tokens, choices)):
             self._spoken = True
             call.first_token()
@@ -98,6 +111,12 @@ class Completions:
             return True
         call.used(of_openai(usage))
         return not self._stripping or any(_has_tokens(choice) or part(choice, "finish_reason") for choice in choices)
+
+    def _follow(self, transcript: Transcript, choices: list[object]) -> None:
+        if self._chunks is None:
+            self._chunks = Chunks()
+            transcript.following(self._chunks.messages)
+        self._chunks.add(choices)
 
     def _said(self, call: LlmCall, answer: Any, choices: list[object]) -> None:
         if not self._named:
@@ -124,13 +143,17 @@ _ENDS: Final = frozenset({"response.completed", "response.incomplete", "response
 class _Responses:
     """Reads answers of the Responses API, whose streams end with the whole answer."""
 
-    __slots__ = ()
+    __slots__ = ("_so_far",)
+
+    def __init__(self) -> None:
+        self._so_far: SoFar | None = None
 
     def whole(self, call: LlmCall, answer: Any) -> None:
         status = part(answer, "status")
         reason = part(answer, "incomplete_details", "reason") if status == "incomplete" else status
         ended = status in {"completed", "incomplete", "failed", "cancelled"}
         call.response(model=part(answer, "model"), id=part(answer, "id"), finish_reasons=(reason,) if ended else ())
+        call.capture.say(lambda transcript: transcript.answered(responses_answers(answer)))
         if (usage := part(answer, "usage")) is not None:
             call.used(of_openai(usage))
         if status == "failed":
@@ -144,7 +167,15 @@ class _Responses:
             call.fail(of_code(part(item, "code")) or ErrorType.SERVER_ERROR)
         elif isinstance(kind, str) and kind.endswith(".delta"):
             call.first_token()
+            if call.capture.on:
+                call.capture.say(lambda transcript: self._follow(transcript, item))
         return True
+
+    def _follow(self, transcript: Transcript, item: Any) -> None:
+        if self._so_far is None:
+            self._so_far = SoFar()
+            transcript.following(self._so_far.messages)
+        self._so_far.add(item)
 
 
 class OpenAIIntegration:

@@ -23,6 +23,7 @@ from sage_obs.genai.calls import LlmCall
 from sage_obs.genai.nesting import counted
 from sage_obs.genai.requests import recorder
 from sage_obs.genai.streams import AsyncSteps, Reader, Steps, Watch
+from sage_obs.genai.transcript import Transcript
 from sage_obs.integrations.patch import Patch, Patches
 from sage_obs.metrics.active import internal_error
 
@@ -31,13 +32,17 @@ _RAW: Final = "x-stainless-raw-response"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a request asks, in the conventions' words, and who reads the answer. `more` is what is added to its body."""
+    """What a request asks, in the conventions' words, and who reads the answer.
+
+    `more` is what is added to its body, `asked` writes down what is said in it where that is wanted.
+    """
 
     provider: str
     model: str
     operation: str
     reader: Reader
     more: Mapping[str, object]
+    asked: Callable[[Transcript], None] | None = None
 
 
 class Dialect(Protocol):
@@ -123,6 +128,8 @@ class _Asked:
         spans = not dialect.traces_itself(client)
         call = LlmCall(question.provider, question.model, operation=question.operation, spans=spans)
         self.watch = Watch(call, question.reader, dialect.name)
+        if question.asked is not None:
+            call.capture.say(question.asked)
         self._plain = _heard(options, self.watch)
         if call.traced and hasattr(options, "span_name"):
             self._plain.span_name = None

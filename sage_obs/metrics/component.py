@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from sage_obs.component import Unbuffered
 from sage_obs.conventions import BUILD_INFO, LOGS_DROPPED, RELEASE_TIMESTAMP, REQUEST_OVERHEAD, SPANS_DROPPED
 from sage_obs.errors import UnavailableError
+from sage_obs.metrics.push import target
 from sage_obs.metrics.sharing import Sharing
 from sage_obs.metrics.store import Store
 from sage_obs.settings import Settings
@@ -21,7 +23,7 @@ if TYPE_CHECKING:  # prometheus_client is loaded where metrics are wanted
 
 def store_for(settings: Settings) -> Store:
     """A store with the settings' label budget and objective, which says what runs here."""
-    store = _empty(settings, overflows=True)
+    store = _empty(settings, overflows=True, pushes=settings.metrics and bool(target(settings, os.environ).url))
     store.cell(BUILD_INFO, settings.service_name, settings.version, settings.revision, platform.python_version()).set(1)
     store.cell(RELEASE_TIMESTAMP, settings.version).set(time.time())
     store.cell(SPANS_DROPPED)
@@ -29,9 +31,9 @@ def store_for(settings: Settings) -> Store:
     return store
 
 
-def _empty(settings: Settings, *, overflows: bool) -> Store:
-    objective = settings.overhead_objective
-    return Store(budget=settings.label_budget, objectives=((REQUEST_OVERHEAD, (objective, 4 * objective)),), overflows=overflows)
+def _empty(settings: Settings, *, overflows: bool, pushes: bool = False) -> Store:
+    objectives = ((REQUEST_OVERHEAD, (settings.overhead_objective, 4 * settings.overhead_objective)),)
+    return Store(budget=settings.label_budget, objectives=objectives, overflows=overflows, pushes=pushes)
 
 
 def sharing_for(settings: Settings, store: Store) -> Sharing:

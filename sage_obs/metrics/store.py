@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import nan
 from typing import Final, Generic, Protocol, TypeVar
 
-from sage_obs.conventions import AGENT_METRICS, LABEL_OVERFLOWS, OTHER, Metric
+from sage_obs.conventions import AGENT_METRICS, LABEL_OVERFLOWS, OTHER, PUSHED_METRICS, Metric
 from sage_obs.metrics.budget import LabelBudget
 from sage_obs.metrics.cells import Cell, Doubles, HistogramCell
 
@@ -99,11 +99,17 @@ class Store:
     """The families of `conventions.AGENT_METRICS`.
 
     `budget` is how many values an open label may take; `objective`, in seconds, joins the bounds of the histograms it is a threshold
-    of, so that a query hits it exactly. `overflows` is whether values past the budget are counted.
+    of, so that a query hits it exactly. `overflows` is whether values past the budget are counted. With `pushes` there are those of
+    `conventions.PUSHED_METRICS` too, which stay this process's own.
     """
 
     def __init__(
-        self, *, budget: int = DEFAULT_BUDGET, objectives: Sequence[tuple[Metric, tuple[float, ...]]] = (), overflows: bool = True
+        self,
+        *,
+        budget: int = DEFAULT_BUDGET,
+        objectives: Sequence[tuple[Metric, tuple[float, ...]]] = (),
+        overflows: bool = True,
+        pushes: bool = False,
     ) -> None:
         self._budget = LabelBudget(budget, on_overflow=self._overflowed if overflows else _ignored)
         extra = dict(objectives)
@@ -111,6 +117,8 @@ class Store:
         self._histograms = {
             metric: self._histogram(metric, extra.get(metric, ())) for metric in AGENT_METRICS if metric.kind == "histogram"
         }
+        self._pushed = {metric: self._histogram(metric, ()) for metric in PUSHED_METRICS} if pushes else {}
+        self._histograms |= self._pushed
 
     def _histogram(self, metric: Metric, extra: tuple[float, ...]) -> Family[HistogramCell]:
         bounds = tuple(sorted({*metric.buckets, *extra}))
@@ -123,6 +131,11 @@ class Store:
     def histogram(self, metric: Metric, *values: str) -> HistogramCell:
         """A histogram's child."""
         return self._histograms[metric].child(*values)
+
+    @property
+    def pushes(self) -> bool:
+        """Whether it has what only a push shows."""
+        return bool(self._pushed)
 
     def keep(self, metric: Metric, values: frozenset[tuple[str, ...]]) -> None:
         """Forget the children of a counter or gauge with other label values than these: they are no longer true."""
@@ -137,9 +150,16 @@ class Store:
         """In a forked child: count from zero, in its own place."""
         for family in self.families():
             family.begin_anew(home)
+        for family in self._pushed.values():
+            family.begin_anew(None)
+
+    def every(self) -> Iterator[Family[Cell] | Family[HistogramCell]]:
+        """Every family, those that only a push shows too."""
+        yield from self.families()
+        yield from self._pushed.values()
 
     def families(self) -> Iterator[Family[Cell] | Family[HistogramCell]]:
-        """Every family, in the order of the catalogue."""
+        """Every family that a scrape shows, in the order of the catalogue."""
         for metric in AGENT_METRICS:
             yield self._histograms[metric] if metric.kind == "histogram" else self._cells[metric]
 

@@ -95,10 +95,17 @@ class Captured:
 
 @contextmanager
 def capture(
-    service_name: str = "test", *, agent_id: str = "agent-test", libraries: Libraries = "auto", log_level: str = "info"
+    service_name: str = "test",
+    *,
+    agent_id: str = "agent-test",
+    libraries: Libraries = "auto",
+    log_level: str = "info",
+    content: str = "off",
+    semconv: str = "legacy",
 ) -> Iterator[Captured]:
     """Record what happens inside the block in memory; every trace is sampled, and lines are kept from `log_level` on.
 
+    `content` and `semconv` are those of `instrument()`.
     The layer runs as `instrument()` starts it, without its port, its output and its exporter; a call of `instrument()` inside the block
     changes nothing, so that applications can be tested that make it when they are imported. What ran before is switched off, and
     afterwards the layer is off.
@@ -112,6 +119,9 @@ def capture(
         metrics=True,
         traces=True,
         traces_endpoint="",
+        metrics_endpoint="",
+        content=content,
+        semconv=semconv,
         health=True,
         libraries=libraries,
         disable=["ops", "logs"],

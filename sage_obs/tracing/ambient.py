@@ -18,32 +18,40 @@ def ambient() -> Mapping[str, str]:
     return ambient_var.get() or _EMPTY
 
 
+def ambient_content() -> object:
+    """The level of content that the contexts around this point ask for, None where none does."""
+    return getattr(ambient_var.get(), "content", None)
+
+
 class _Said(dict[str, str]):
     """What a context and those around it say; it knows the one it was said in."""
 
-    __slots__ = ("around",)
+    __slots__ = ("around", "content")
 
-    def __init__(self, said: Mapping[str, str], around: Mapping[str, str] | None) -> None:
+    def __init__(self, said: Mapping[str, str], content: object, around: Mapping[str, str] | None) -> None:
         super().__init__({**(around or _EMPTY), **said})
         self.around = around
+        self.content = getattr(around, "content", None) if content is None else content
 
 
 class context:  # noqa: N801 - reads as a verb where it is used: with sage_obs.context(tenant="acme")
     """Say who the work inside is for. Inner contexts add to outer ones; labels of metrics are never touched.
 
-    Keys are `tenant` and `conversation_id`; None leaves what an outer context said. Ended somewhere else than where it began, as that of
-    an abandoned generator is, it changes nothing there.
+    Keys are `tenant` and `conversation_id`; None leaves what an outer context said. `content` is how much of what is said inside to and
+    by models and tools goes on spans (see `sage_obs.privacy.content`); a word that is none of the levels means nothing of it. Ended
+    somewhere else than where it began, as that of an abandoned generator is, it changes nothing there.
     """
 
-    __slots__ = ("_here", "_said")
+    __slots__ = ("_content", "_here", "_said")
 
-    def __init__(self, *, tenant: str | None = None, conversation_id: str | None = None) -> None:
+    def __init__(self, *, tenant: str | None = None, conversation_id: str | None = None, content: str | None = None) -> None:
+        self._content = content
         said = {TENANT: tenant, CONVERSATION_ID: conversation_id}
         self._said = {key: str(value) for key, value in said.items() if value is not None}
         self._here: _Said | None = None
 
     def __enter__(self) -> Self:
-        self._here = _Said(self._said, ambient_var.get())
+        self._here = _Said(self._said, self._content, ambient_var.get())
         ambient_var.set(self._here)
         return self
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import sys
 from typing import TYPE_CHECKING, Final
@@ -78,22 +77,13 @@ class TracingComponent:
         return self._by_otel() and bool(names) and not names & _OTLP
 
     def _start_spans(self) -> None:
-        from opentelemetry.sdk.resources import Resource
-
+        from sage_obs.resource import resource_of
         from sage_obs.tracing.export import ExportProcessor, traces_url
         from sage_obs.tracing.otel import provider_for, switch_to
         from sage_obs.tracing.post import Endpoint, manner_of
 
         settings = self._settings
-        resource = Resource.create(
-            {
-                "service.name": settings.service_name,
-                "service.version": settings.version,
-                "sage.agent_id": settings.agent_id,
-                "telemetry.distro.name": "sage-obs",
-                "telemetry.distro.version": importlib.metadata.version("sage-obs"),
-            }
-        )
+        resource = resource_of(settings)
         provider = provider_for(resource, ratio=settings.sampling_rate)
         base = settings.sources["traces_endpoint"].source == _BASE_SOURCE
         endpoint = Endpoint(traces_url(settings.traces_endpoint, base=base), manner_of("traces"))

@@ -77,7 +77,7 @@ def test_a_message_is_one_call_whose_input_includes_the_cache(instrument: Start,
     assert value(LLM_CALLS) == value(LLM_CALLS, provider="anthropic", model=MODEL, operation="chat", outcome="success") == 1
     assert value(LLM_CALL_DURATION, suffix="_count", model=MODEL) == 1
     assert _used() == (100, 20, 40, 10)
-    assert value(LLM_COST, model=MODEL) == pytest.approx(100 * 1e-6 + 20 * 5e-6)
+    assert value(LLM_COST, model=MODEL) == pytest.approx(50 * 1e-6 + 40 * 0.1e-6 + 10 * 1.25e-6 + 20 * 5e-6)
     client.beta.messages.create(**_ask())
     assert value(LLM_CALLS, outcome="success") == 2
 
@@ -232,6 +232,9 @@ def test_a_call_has_one_span_without_content(instrument: Start, client: anthropi
             "gen_ai.response.id": "msg_1",
             "gen_ai.usage.input_tokens": 100,
             "gen_ai.usage.output_tokens": 20,
+            "gen_ai.system": "anthropic",
+            "gen_ai.usage.prompt_tokens": 100,
+            "gen_ai.usage.completion_tokens": 20,
             "gen_ai.usage.cache_read.input_tokens": 40,
             "gen_ai.usage.cache_creation.input_tokens": 10,
         }

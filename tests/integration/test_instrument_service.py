@@ -167,6 +167,9 @@ def test_a_trace_comes_in_goes_out_and_arrives(tmp_path: Path) -> None:
                 "sage.tenant": "acme",
                 "gen_ai.usage.input_tokens": 3,
                 "gen_ai.usage.output_tokens": 2,
+                "gen_ai.system": "openai",
+                "gen_ai.usage.prompt_tokens": 3,
+                "gen_ai.usage.completion_tokens": 2,
             }
             sampled, unsampled = seen
             assert sampled == f"00-{TRACE}-{server.span_id.hex()}-01"

@@ -67,10 +67,10 @@ def _asynchronously(work: Callable[[], Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "provider", "name", "price"), [(GPT, "openai", "gpt-4o", 2.5), (CLAUDE, "anthropic", "claude-haiku-4-5", 1.0)]
+    ("model", "provider", "name", "cost"), [(GPT, "openai", "gpt-4o", 400e-6), (CLAUDE, "anthropic", "claude-haiku-4-5", 166.5e-6)]
 )
 def test_a_completion_is_one_call_whatever_is_called_underneath(
-    instrument: Start, fake: FakeModels, model: str, provider: str, name: str, price: float
+    instrument: Start, fake: FakeModels, model: str, provider: str, name: str, cost: float
 ) -> None:
     """The client library it calls is not counted again; provider and model are those that were asked."""
     instrument()
@@ -82,7 +82,7 @@ def test_a_completion_is_one_call_whatever_is_called_underneath(
     assert value(LLM_CALL_DURATION, suffix="_count") == 1
     assert value(LLM_TOKENS, type="input", model=name) == 100
     assert value(LLM_TOKENS, type="output", model=name) == 20
-    assert value(LLM_COST, model=name) == pytest.approx(100 * price * 1e-6 + 20 * (4 if model == GPT else 5) * price * 1e-6)
+    assert value(LLM_COST, model=name) == pytest.approx(cost)
 
 
 @pytest.mark.parametrize("model", [GPT, CLAUDE])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sage_obs.conventions import ErrorType, Outcome
 from sage_obs.genai.prices import PRICES, price_of
 from sage_obs.genai.taxonomy import classify, of_status, outcome_of
+from sage_obs.genai.usage import Usage
 
 
 class RateLimitError(Exception):
@@ -124,4 +125,4 @@ def test_the_scripted_provider_is_free_and_not_unknown() -> None:
     """What runs here bills nobody."""
     price = price_of("scripted", "scripted-1")
     assert price is not None
-    assert price.cost(input=1_000_000, output=1_000_000) == 0
+    assert price.cost(Usage(1_000_000, 1_000_000)) == 0
