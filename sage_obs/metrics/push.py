@@ -23,6 +23,7 @@ from sage_obs.settings import Settings
 
 if TYPE_CHECKING:  # the SDK is loaded where something is pushed
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+    from opentelemetry.sdk.resources import Resource
 
 _PATH: Final = "/v1/metrics"
 _EXPORT_SECONDS: Final = 10.0
@@ -132,20 +133,20 @@ class PushComponent:
         self._since = 0.0
 
     def start(self) -> str:
-        """Push from now on."""
-        goal = target(self._settings, os.environ)
-        self._begin(goal.url, forked=False)
-        return f"every {self._settings.metrics_interval:g} s to {redact_text(goal.url)}"
+        """Push from now on. Raises ImportError where the exporter cannot be had, which must not come up in the thread."""
+        import opentelemetry.exporter.otlp.proto.http.metric_exporter  # noqa: F401 - as said
 
-    def _begin(self, url: str, *, forked: bool) -> None:
-        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-
+        from sage_obs.metrics import otlp  # noqa: F401 - the same
         from sage_obs.resource import resource_of
 
+        goal = target(self._settings, os.environ)
+        self._begin(goal.url, resource_of(self._settings))
+        return f"every {self._settings.metrics_interval:g} s to {redact_text(goal.url)}"
+
+    def _begin(self, url: str, resource: Resource) -> None:
         self._since = time.time()
-        self._url = url
-        self._resource = resource_of(self._settings, forked=forked)
-        self._exporter = OTLPMetricExporter(endpoint=url, timeout=_EXPORT_SECONDS)
+        self._url, self._resource = url, resource
+        self._exporter = None
         self._pusher = Pusher(self._push, interval=self._settings.metrics_interval)
 
     def _push(self) -> bool:
@@ -164,13 +165,15 @@ class PushComponent:
         return well
 
     def _export(self) -> bool:
+        """Push once. The exporter is made by the first push: not while a child is being forked."""
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
         from opentelemetry.sdk.metrics.export import MetricExportResult
 
         from sage_obs.metrics.otlp import metrics_data
 
+        if self._exporter is None:
+            self._exporter = OTLPMetricExporter(endpoint=self._url, timeout=_EXPORT_SECONDS)
         exporter = self._exporter
-        if exporter is None:
-            return False
         self._refresh()
         data = metrics_data(self._store, self._resource, since=self._since, now=time.time())
         return exporter.export(data) is MetricExportResult.SUCCESS
@@ -182,11 +185,11 @@ class PushComponent:
     def finish(self, timeout: float) -> bool:
         """Push a last time, within `timeout` seconds."""
         pusher, self._pusher = self._pusher, None
-        if pusher is None or self._exporter is None:
+        if pusher is None:
             return True
         done = pusher.close(timeout)
-        self._exporter.shutdown()
-        self._exporter = None
+        if (exporter := self._exporter) is not None:
+            exporter.shutdown()
         return done
 
     def stop(self, timeout: float) -> None:
@@ -196,4 +199,6 @@ class PushComponent:
     def restart_after_fork(self) -> None:
         """Push for itself in a forked child, which counts from zero; the parent's thread and connections are the parent's."""
         if self._pusher is not None:
-            self._begin(self._url, forked=True)
+            from sage_obs.resource import forked
+
+            self._begin(self._url, forked(self._resource))
