@@ -26,7 +26,7 @@ from sage_obs.integrations.hook import ImportHook
 from sage_obs.logs.component import LogsComponent
 from sage_obs.metrics import active, prefork
 from sage_obs.metrics.component import MetricsComponent, sharing_for, store_for
-from sage_obs.metrics.push import PushComponent, target
+from sage_obs.metrics.push import Endpoint, PushComponent, target
 from sage_obs.metrics.requests import RequestMetrics
 from sage_obs.metrics.store import Store
 from sage_obs.ops.component import OpsComponent
@@ -151,7 +151,7 @@ class Layer:
             self._refreshed = (*self._refreshed, runtime.refresh)
             yield runtime
         if (goal := target(settings, os.environ)).url and on("push", wanted=self._metrics is not None):
-            yield PushComponent(settings, self._store, refresh=self._refresh)
+            yield PushComponent(settings, self._store, refresh=self._refresh, endpoint=_endpoint)
         elif not goal.url:
             self._set("push", Status(on=False, why=goal.why))
         if on("ops", wanted=self._metrics is not None or healthy):
@@ -267,6 +267,13 @@ class Layer:
         self._store.keep(HEALTH_STATUS, frozenset())  # the parent's, which nobody here keeps up to date
         if self._ops in self._running and self._ops is not None:
             self._set(self._ops.name, Status(on=self._ops.at_work, why=self._ops.words))
+
+
+def _endpoint(url: str) -> Endpoint:
+    """Where metrics are posted, loaded where they are."""
+    from sage_obs.tracing.post import Endpoint, manner_of
+
+    return Endpoint(url, manner_of("metrics"))
 
 
 def _left(deadline: float) -> float:

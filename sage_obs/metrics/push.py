@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
 
 from sage_obs.conventions import EXPORT_FAILURES
@@ -22,16 +22,38 @@ from sage_obs.privacy.redaction import redact_text
 from sage_obs.settings import Settings
 
 if TYPE_CHECKING:  # the SDK is loaded where something is pushed
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
     from opentelemetry.sdk.resources import Resource
 
 _PATH: Final = "/v1/metrics"
-_EXPORT_SECONDS: Final = 10.0
-"""OTLP's default for one export, retries included."""
 _OTLP: Final = frozenset({"otlp", "otlp_proto_http", "otlp_proto_grpc"})
 _EXPORTER: Final = "OTEL_METRICS_EXPORTER"
 _BASE: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+
+
+class Answer(Protocol):
+    """What became of a post."""
+
+    @property
+    def taken(self) -> bool:
+        """Whether it was taken."""
+
+    @property
+    def rejected(self) -> int:
+        """How many data points of it were not."""
+
+
+class Endpoint(Protocol):
+    """What takes OTLP."""
+
+    def post(self, body: bytes) -> Answer:
+        """Post a message, again where that may help, for a bounded time."""
+
+    def hurry(self) -> None:
+        """Try nothing again from now on."""
+
+    def close(self) -> None:
+        """Let go of the connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,24 +141,23 @@ class Pusher:
 
 
 class PushComponent:
-    """Pushes a store; `refresh` brings its gauges up to date before."""
+    """Pushes a store; `refresh` brings its gauges up to date before, `endpoint` makes what stands for a URL."""
 
     name = "push"
 
-    def __init__(self, settings: Settings, store: Store, *, refresh: Callable[[], None]) -> None:
+    def __init__(self, settings: Settings, store: Store, *, refresh: Callable[[], None], endpoint: Callable[[str], Endpoint]) -> None:
         self._settings = settings
         self._store = store
         self._refresh = refresh
+        self._make = endpoint
         self._failures = store.cell(EXPORT_FAILURES, "metrics")
-        self._exporter: OTLPMetricExporter | None = None
+        self._endpoint: Endpoint | None = None
         self._pusher: Pusher | None = None
         self._since = 0.0
 
     def start(self) -> str:
-        """Push from now on. Raises ImportError where the exporter cannot be had, which must not come up in the thread."""
-        import opentelemetry.exporter.otlp.proto.http.metric_exporter  # noqa: F401 - as said
-
-        from sage_obs.metrics import otlp  # noqa: F401 - the same
+        """Push from now on. Raises ImportError where the encoder cannot be had, which must not come up in the thread."""
+        from sage_obs.metrics import otlp  # noqa: F401 - as said
         from sage_obs.resource import resource_of
 
         goal = target(self._settings, os.environ)
@@ -146,7 +167,7 @@ class PushComponent:
     def _begin(self, url: str, resource: Resource) -> None:
         self._since = time.time()
         self._url, self._resource = url, resource
-        self._exporter = None
+        self._endpoint = None
         self._pusher = Pusher(self._push, interval=self._settings.metrics_interval)
 
     def _push(self) -> bool:
@@ -165,18 +186,14 @@ class PushComponent:
         return well
 
     def _export(self) -> bool:
-        """Push once. The exporter is made by the first push: not while a child is being forked."""
-        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-        from opentelemetry.sdk.metrics.export import MetricExportResult
+        """Push once. The connection is made by the first push: not while a child is being forked."""
+        from sage_obs.metrics.otlp import request
 
-        from sage_obs.metrics.otlp import metrics_data
-
-        if self._exporter is None:
-            self._exporter = OTLPMetricExporter(endpoint=self._url, timeout=_EXPORT_SECONDS)
-        exporter = self._exporter
+        if (endpoint := self._endpoint) is None:
+            endpoint = self._endpoint = self._make(self._url)
         self._refresh()
-        data = metrics_data(self._store, self._resource, since=self._since, now=time.time())
-        return exporter.export(data) is MetricExportResult.SUCCESS
+        answer = endpoint.post(request(self._store, self._resource, since=self._since, now=time.time()))
+        return answer.taken and not answer.rejected
 
     def flush(self, timeout: float) -> bool:
         """Push now, within `timeout` seconds."""
@@ -187,9 +204,11 @@ class PushComponent:
         pusher, self._pusher = self._pusher, None
         if pusher is None:
             return True
+        if (endpoint := self._endpoint) is not None:
+            endpoint.hurry()
         done = pusher.close(timeout)
-        if (exporter := self._exporter) is not None:
-            exporter.shutdown()
+        if (endpoint := self._endpoint) is not None:
+            endpoint.close()
         return done
 
     def stop(self, timeout: float) -> None:
