@@ -15,7 +15,7 @@ from sage_obs import semconv
 from sage_obs.component import Component
 from sage_obs.conventions import COMPONENT_UP, HEALTH_STATUS
 from sage_obs.errors import ConfigError, SageObsError
-from sage_obs.genai import requests
+from sage_obs.genai import prices, requests
 from sage_obs.genai.requests import Recorder
 from sage_obs.health import gauges
 from sage_obs.health.board import board
@@ -125,12 +125,19 @@ class Layer:
         active.use(self._store)
         semconv.use(settings.semconv)
         content.use(settings.content)
+        self._use_prices()
         board().begin()
         requests.use(Recorder(RequestMetrics(self._store, agent_id=settings.agent_id), objective=settings.overhead_objective))
         for component in self._wanted():
             if (error := self._start(component)) is not None and strict:
                 self.stop(settings.exit_timeout)
                 raise error
+
+    def _use_prices(self) -> None:
+        try:
+            prices.use(prices.load(self.settings.prices_file))
+        except SageObsError as exc:  # it was readable a moment ago
+            active.internal_error("genai", exc)
 
     def _wanted(self) -> Iterable[Component]:
         """The components that are switched on, in the order they start; the rest are noted as off."""
@@ -239,6 +246,7 @@ class Layer:
         self._running = []
         self.statuses = {name: Status(on=False, why="uninstrumented") for name in self.statuses}
         active.use(Store())
+        prices.use({})
         semconv.use("legacy")
         content.use(content.Content.OFF)
 
