@@ -1,7 +1,8 @@
 """What one correlated JSON line costs the caller: ours and its peers, interleaved in one run.
 
 Every line says the same: a message with an argument, two extras, the ids of the request around it, to a file that is `/dev/null`. Ours is
-handed to a thread that writes; its share is in the CPU column. Run by `make bench`.
+handed to a thread that writes; its share is in the CPU column. The first row is what the standard library's logger takes to make a record
+that goes nowhere, which ours and python-json-logger have in them. Run by `make bench`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,15 @@ IDS: Final[ContextVar[dict[str, str]]] = ContextVar("ids")
 REQUEST: Final = {"request_id": "req-0123456789abcdef", "trace_id": "0123456789abcdef" * 2, "span_id": "0123456789abcdef"}
 
 Line = Callable[[int], None]
+
+
+def nothing() -> Line:
+    """The record and its way to a handler that does nothing."""
+    logger = logging.getLogger("bench")
+    logger.handlers[:] = [logging.NullHandler()]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    return lambda number: logger.info("order %d handled", number, extra={"shop": "north", "items": 3})
 
 
 def ours() -> Line:
@@ -113,6 +123,7 @@ def structlog_() -> Line:
 
 
 VARIANTS: Final[dict[str, tuple[Callable[[], Line], str]]] = {
+    "logging, null handler": (nothing, ""),
     OURS: (ours, "sage-obs"),
     "sage-obs, access line": (ours_access, "sage-obs"),
     "structlog + orjson": (structlog_, "structlog"),
@@ -166,7 +177,11 @@ def main() -> None:
     base = statistics.median(own for own, _ in found[OURS])
     for name, costs in found.items():
         own, cpu = (statistics.median(column) for column in zip(*costs, strict=True))
-        print(f"| {name} {importlib.metadata.version(VARIANTS[name][1])} | {own:.1f} | {own / base:.1f} | {cpu:.1f} |")
+        print(f"| {name}{_version(VARIANTS[name][1])} | {own:.1f} | {own / base:.1f} | {cpu:.1f} |")
+
+
+def _version(distribution: str) -> str:
+    return f" {importlib.metadata.version(distribution)}" if distribution else ""
 
 
 if __name__ == "__main__":

@@ -12,8 +12,11 @@ from sage_obs.tracing.context import Request
 LOGGER: Final = logging.getLogger("sage_obs.access")
 
 
-Facts = tuple[str, str, int, str, Outcome, ErrorType | None]
-"""Method, path, status (0 where no answer was begun), operation, outcome and kind of error: what many requests have in common."""
+Facts = tuple[str, str, int | str, str, Outcome, ErrorType | None]
+"""Method, path, status, operation, outcome and kind of error: what many requests have in common.
+
+The status is a number, 0 where no answer was begun, or a word in protocols that have words for it.
+"""
 Write = Callable[[Request, float, Facts], None]
 """Writes the line of a request that took so many seconds."""
 
@@ -50,6 +53,11 @@ def use(write: Write = log) -> None:
 
 
 def served(request: Request, seconds: float, facts: Facts) -> None:
-    """Write the line of a request that is over, unless the logger's level forbids it."""
+    """Write the line of a request that is over, unless the logger's level forbids it.
+
+    Nobody disables this logger but a `dictConfig` or `fileConfig` that does not name it, and that means the application's own.
+    """
+    if LOGGER.disabled:
+        LOGGER.disabled = False
     if LOGGER.isEnabledFor(logging.INFO):
         _active.write(request, seconds, facts)

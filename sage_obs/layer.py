@@ -21,7 +21,8 @@ from sage_obs.health import gauges
 from sage_obs.health.board import board
 from sage_obs.health.component import HealthComponent
 from sage_obs.integrations import base
-from sage_obs.integrations.component import LibraryComponent, NotFoundError
+from sage_obs.integrations.base import NotFoundError
+from sage_obs.integrations.component import LibraryComponent
 from sage_obs.integrations.hook import ImportHook
 from sage_obs.logs.component import LogsComponent
 from sage_obs.metrics import active, prefork
@@ -46,10 +47,11 @@ PARTS: Final = ("logs", "traces", "health", "metrics", "runtime", "push", "ops")
 """What can be switched off by name, besides the integrations."""
 
 NEEDS: Final = {
-    **dict.fromkeys(("uvicorn", "gunicorn", "granian", "loguru", "structlog"), "logs"),
+    **dict.fromkeys(("gunicorn", "granian", "loguru", "structlog"), "logs"),
     **dict.fromkeys(("httpx", "aiohttp-client", "requests", "httpx2"), "traces"),
+    **dict.fromkeys(("psycopg", "asyncpg", "sqlalchemy", "redis"), "traces"),
 }
-"""What an integration is for, where that is one part only: other people's lines become ours, a client carries the trace on."""
+"""What an integration is for, where that is one part only: other people's lines become ours, a client carries the trace on or has spans."""
 
 
 @dataclass(frozen=True, slots=True)

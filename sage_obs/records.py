@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
@@ -44,6 +46,25 @@ def use(handler: logging.Handler | None) -> None:
 def handler() -> logging.Handler | None:
     """What makes lines of records now."""
     return _active.handler
+
+
+_said: Final[ContextVar[str | None]] = ContextVar("sage_obs_said", default=None)
+
+
+@contextmanager
+def said(message: str) -> Iterator[None]:
+    """A line has been made of this message: within the block it is passed on, perhaps to the standard library's loggers."""
+    before = _said.set(message)
+    try:
+        yield
+    finally:
+        _said.reset(before)
+
+
+def repeats(record: logging.LogRecord) -> bool:
+    """Whether a record is one that has its line already, and comes again by a way of the application's."""
+    message = _said.get()
+    return message is not None and message in str(record.msg)
 
 
 def make(

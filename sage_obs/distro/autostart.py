@@ -25,6 +25,7 @@ class _Process:
 
     def __init__(self) -> None:
         self.waits_for_forks = False
+        self.started = False
 
 
 _process: Final = _Process()
@@ -51,7 +52,10 @@ def _start_in_forked_children() -> None:
 
 
 def _start_in_child() -> None:
-    _start()
+    """Once on the way down from the supervisor: a worker's own children have what it has, which may be nothing by now."""
+    if not _process.started:
+        _process.started = True
+        _start()
 
 
 def _start() -> Handle:

@@ -12,6 +12,8 @@ _SAME_SPANS: Final = {
     "flask": ("flask",),
     "django": ("django",),
     "aiohttp-server": ("aiohttp-server", "aiohttp"),
+    "grpc-server": ("grpc",),
+    "grpc-aio-server": ("grpc",),
     "openai": ("openai",),
     "anthropic": ("anthropic",),
     "google-genai": ("google-genai", "google_genai"),

@@ -9,7 +9,7 @@ from typing import Final, Self
 
 from sage_obs.conventions import GENAI_DURATION, GENAI_TOKENS, LLM_COST, LLM_TIME_TO_FIRST_TOKEN, UNKNOWN_PRICE, ErrorType, Outcome
 from sage_obs.genai.models import Bound, ModelCells
-from sage_obs.genai.nesting import Counting
+from sage_obs.genai.nesting import Counting, counting_here
 from sage_obs.genai.prices import price_of
 from sage_obs.genai.taxonomy import classify, outcome_of
 from sage_obs.genai.transcript import Capture, answers_of, say_asked
@@ -147,6 +147,7 @@ class LlmCall:
 
     def begin(self) -> None:
         """The call goes out: from here on the request around it waits."""
+        counting_here()
         count_step()
         self._wait.__enter__()
         self._began = self._clock()
@@ -171,6 +172,7 @@ class LlmCall:
     def forget(self) -> None:
         """It was no call: nothing is counted, and its span is never sent."""
         self.pause()
+        count_step(-1)
         self._span = None
 
     def end(self, error: BaseException | None = None, *, abandoned: bool = False) -> None:

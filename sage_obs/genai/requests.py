@@ -15,6 +15,8 @@ from sage_obs.tracing.context import Parent, Request, request_var
 NOTHING: Final[Attributes] = {}
 _FAILED: Final = Outcome.SERVER_ERROR
 _SATISFIED: Final = Experience.SATISFIED
+_CARRIED: Final = frozenset({Outcome.SUCCESS, Outcome.CANCELLED})
+"""What says nothing of the requests inside: counted beside them it would thin out their errors."""
 _TOLERATED: Final = 4
 """Apdex: what takes up to four times the objective is tolerated, what takes longer frustrates."""
 
@@ -47,11 +49,6 @@ class Invocation:
     def span(self) -> OpenSpan | None:
         """Its span, where it has one."""
         return self._span
-
-    @property
-    def traced(self) -> bool:
-        """Whether there is a span that its attributes will be seen on."""
-        return self._span is not None and self._span.recorded
 
     def streaming(self) -> None:
         """The first byte of a stream goes out."""
@@ -130,6 +127,8 @@ class Recorder:
         """Write what is known of a finished request."""
         metrics, request, seconds = self._metrics, invocation.request, invocation.seconds
         metrics.in_flight.add(-1.0)
+        if request.carries and outcome in _CARRIED:
+            return
         waited = request.waited()
         overhead = seconds - waited if waited < seconds else 0.0
         cells = metrics.operation(operation, protocol)
@@ -143,7 +142,10 @@ class Recorder:
             metrics.first_byte(operation).observe(invocation.first_byte)
         if request.steps:
             metrics.steps.observe(request.steps)
-        metrics.experience[experience(outcome, overhead, objective=self._objective)].add()
+        if overhead <= self._objective and outcome is not _FAILED:  # what `experience` would say, and nearly always does
+            metrics.satisfied.add()
+        else:
+            metrics.experience[experience(outcome, overhead, objective=self._objective)].add()
         if error_type is not None:
             metrics.errors[error_type].add()
 

@@ -47,6 +47,7 @@ _TOO_LONG: Final = ("prompt is too long", "exceeds the maximum number of tokens"
 _BY_NAME: Final = (
     ("ratelimit", ErrorType.RATE_LIMITED),
     ("timeout", ErrorType.TIMEOUT),
+    ("timelimit", ErrorType.TIMEOUT),
     ("authentication", ErrorType.AUTH),
     ("permissiondenied", ErrorType.AUTH),
     ("contentfilter", ErrorType.CONTENT_FILTER),
@@ -54,9 +55,14 @@ _BY_NAME: Final = (
     ("remoteprotocol", ErrorType.UNAVAILABLE),
     ("readerror", ErrorType.UNAVAILABLE),
     ("writeerror", ErrorType.UNAVAILABLE),
+    ("graphinterrupt", ErrorType.CANCELLED),
+    ("parentcommand", ErrorType.CANCELLED),
     ("responsevalidation", ErrorType.SERVER_ERROR),
 )
-"""What the names of exceptions hold in the client libraries, which cannot be imported to ask."""
+"""What the names of exceptions hold in the client libraries, which cannot be imported to ask.
+
+LangGraph's two are no errors: a graph stops to ask a person, or goes on in the one around it.
+"""
 
 _OUTCOMES: Final = {
     ErrorType.RATE_LIMITED: Outcome.REJECTED,

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from sage_obs.conventions import TOOL_CALLS, TOOL_DURATION, ErrorType, Outcome
+from sage_obs.genai.nesting import used
 from sage_obs.genai.spans import open_internal
 from sage_obs.genai.taxonomy import classify, outcome_of
 from sage_obs.genai.transcript import Capture, Gathered, named
@@ -63,10 +64,11 @@ _bound: Final = _Bound()
 class ToolCall:
     """A call under way: entered, left, and entered again for each step of a generator; then finished, once.
 
-    `attach` makes its span the current one inside, for functions, which nothing else can run in the middle of.
+    Inside a library's call of the same tool, which is counted there, it does nothing. `attach` makes its span the current one inside, for
+    functions, which nothing else can run in the middle of.
     """
 
-    __slots__ = ("_attach", "_began", "_capture", "_clock", "_content", "_name", "_seconds", "_span", "_started", "_wait")
+    __slots__ = ("_attach", "_began", "_capture", "_clock", "_content", "_name", "_seconds", "_span", "_started", "_theirs", "_wait")
 
     def __init__(self, name: object, *, attach: bool, content: str | None = None, clock: Callable[[], float] = time.perf_counter) -> None:
         self._name = label_text(name)
@@ -75,19 +77,28 @@ class ToolCall:
         self._capture = Capture()
         self._clock = clock
         self._wait = Wait()
-        self._started = False
+        self._started = self._theirs = False
         self._began = 0.0
         self._seconds = 0.0
         self._span: OpenSpan | None = None
 
+    @property
+    def name(self) -> str:
+        """The tool's name, as a label."""
+        return self._name
+
     def enter(self) -> None:
         """The tool works from here on, and the request waits for it."""
         if not self._started:
-            self._started = True
+            self._started, self._theirs = True, used(self._name)
+            if self._theirs:
+                return
             count_step()
             attributes = {OPERATION: _OPERATION, TOOL_NAME: self._name}
             self._span = open_internal(f"{_OPERATION} {self._name}", attributes, attach=self._attach)
             self._capture.begin(self._span, self._content)
+        elif self._theirs:
+            return
         elif self._span is not None and self._attach:
             self._span.enter()
         self._wait.__enter__()
@@ -113,15 +124,19 @@ class ToolCall:
 
     def leave(self) -> None:
         """The tool rests, or is done."""
+        if self._theirs:
+            return
         self._seconds += self._clock() - self._began
         self._wait.__exit__(None, None, None)
         if self._span is not None:
             self._span.leave()
 
-    def finish(self, error: BaseException | None) -> None:
-        """Count it, as failed where `error` came out of it."""
+    def finish(self, error: BaseException | None, *, kind: ErrorType | None = None) -> None:
+        """Count it, as failed where `error` came out of it; `kind` is what its answer, or who knows the error better, says it is."""
+        if self._theirs:
+            return
         try:
-            kind = None if error is None else classify(error)
+            kind = kind or (None if error is None else classify(error))
             outcome = Outcome.SUCCESS if kind is None else outcome_of(kind)
             cells = _bound.cells(self._name)
             cells.outcomes[outcome].add()

@@ -38,6 +38,16 @@ class Usage:
             reasoning=max(self.reasoning, later.reasoning),
         )
 
+    def plus(self, more: Usage) -> Usage:
+        """This and what comes on top of it."""
+        return Usage.of(
+            input=self.input + more.input,
+            output=self.output + more.output,
+            cached_read=self.cached_read + more.cached_read,
+            cached_write=self.cached_write + more.cached_write,
+            reasoning=self.reasoning + more.reasoning,
+        )
+
 
 NOTHING: Final = Usage()
 

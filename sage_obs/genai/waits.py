@@ -29,8 +29,8 @@ class Wait:
             self._waiting = None
 
 
-def count_step() -> None:
-    """The request being served here calls a model or a tool."""
+def count_step(number: int = 1) -> None:
+    """The request being served here calls a model or a tool; -1 where it turned out that it did not."""
     request = under_way()
     if request is not None:
-        request.steps += 1
+        request.steps += number

@@ -23,7 +23,7 @@ class Call:
         scope = {"method": request.method, "path": request.path}
         self._invocation = invocation
         self._writer = request.writer
-        self._exchange = Exchange(invocation, Plain(lambda _: _operation(request)), scope, _disconnected, _sent)
+        self._exchange = Exchange(invocation, Plain(lambda _: _operation(request), component="aiohttp"), scope, _disconnected, _sent)
 
     def identify(self, response: Any) -> None:
         """The response is about to send its headers: the request id is among them."""

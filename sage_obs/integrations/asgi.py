@@ -61,7 +61,8 @@ def begin(kind: Kind, scope: Scope, receive: Receive, send: Send) -> Exchange | 
         scope[_MARK] = True
         if not (health := board()).serving:
             health.seen(asyncio.get_running_loop())
-        apart = Apart.of(request_var.get())
+        around = request_var.get()
+        apart = None if around is None else Apart.of(around)
         request_id, parent = _identity(scope["headers"])
         return Exchange(active.begin(name=scope["method"], request_id=request_id, parent=parent), kind, scope, receive, send, apart)
     except Exception as exc:  # noqa: BLE001 - the telemetry must not break the request
@@ -78,7 +79,8 @@ async def unmeasured(app: App, scope: Scope, receive: Receive, send: Send) -> No
     elif scope["type"] == "http" and scope["path"] in _UNCOUNTED:
         scope[_MARK] = True
         board().seen(asyncio.get_running_loop())
-        apart = Apart.of(request_var.get())
+        around = request_var.get()
+        apart = None if around is None else Apart.of(around)
         await _uncounted(app, scope, receive, send)
         if apart is not None:
             apart.back()

@@ -13,6 +13,10 @@ class UnusableLibraryError(SageObsError, ImportError):
     """An integration was asked for by name, and its library is missing or of a version it does not know."""
 
 
+class NotFoundError(SageObsError):
+    """A library that is not installed and that nobody asked for by name, or one there is nothing to do for."""
+
+
 class Integration(Protocol):
     """Patches one library. `install` after `uninstall` and the other way round leave the library as it was."""
 
@@ -54,6 +58,16 @@ _MODULES: Final = {
     "anthropic": "sage_obs.integrations.anthropic",
     "google-genai": "sage_obs.integrations.google_genai",
     "litellm": "sage_obs.integrations.litellm",
+    "grpc": "sage_obs.integrations.grpc",
+    "psycopg": "sage_obs.integrations.psycopg",
+    "asyncpg": "sage_obs.integrations.asyncpg",
+    "sqlalchemy": "sage_obs.integrations.sqlalchemy",
+    "redis": "sage_obs.integrations.redis",
+    "celery": "sage_obs.integrations.celery",
+    "mcp": "sage_obs.integrations.mcp",
+    "langchain": "sage_obs.integrations.langchain",
+    "langchain-tools": "sage_obs.integrations.langchain_tools",
+    "langgraph": "sage_obs.integrations.langgraph",
 }
 
 NAMES: Final = tuple(_MODULES)

@@ -7,14 +7,10 @@ import importlib.util
 import sys
 
 from sage_obs.component import Unbuffered
-from sage_obs.errors import SageObsError
-from sage_obs.integrations.base import Integration, load
+from sage_obs.integrations.base import Integration, NotFoundError, UnusableLibraryError, load
 from sage_obs.integrations.hook import ImportHook
+from sage_obs.integrations.instrumentor import InstrumentorIntegration
 from sage_obs.integrations.versions import check, distribution_of
-
-
-class NotFoundError(SageObsError):
-    """A library that is not installed, and that nobody asked for by name."""
 
 
 def _installed(integration: Integration) -> bool:
@@ -39,6 +35,7 @@ class LibraryComponent(Unbuffered):
         if not self._asked and not _installed(integration):
             raise NotFoundError("not installed")
         version = check(integration)
+        self._prepare(integration)
         self._integration = integration
         modules: tuple[str, ...] = getattr(integration, "modules", (integration.module,))
         if self._asked or not sys.modules.keys().isdisjoint(modules):
@@ -47,6 +44,17 @@ class LibraryComponent(Unbuffered):
         for module in modules:
             self._hook.when_imported(module, integration.install)
         return f"{version}, once it is imported"
+
+    def _prepare(self, integration: Integration) -> None:
+        """Whether there is what it needs besides its library, which is nobody's fault unless somebody asked for it."""
+        if not isinstance(integration, InstrumentorIntegration):
+            return
+        try:
+            integration.prepare()
+        except UnusableLibraryError as exc:
+            if self._asked:
+                raise
+            raise NotFoundError(str(exc)) from exc
 
     def stop(self, timeout: float) -> None:
         """Put the library back."""

@@ -39,12 +39,17 @@ class Kind(Protocol):
     def operation(self) -> Operation:
         """The function that names it once it has been served."""
 
+    @property
+    def component(self) -> str:
+        """Under which name errors of ours are counted."""
+
 
 class Plain(NamedTuple):
     """A kind by its parts."""
 
     operation: Operation
     protocol: str = "http"
+    component: str = "asgi"
 
 
 class Apart:
@@ -63,9 +68,9 @@ class Apart:
         ambient_var.set(None)
 
     @classmethod
-    def of(cls, around: Request | None) -> Self | None:
+    def of(cls, around: Request) -> Self | None:
         """What to put back after the next request; None where there is nothing to keep out of it."""
-        return None if around is None or not around.finished else cls(around)
+        return cls(around) if around.finished else None
 
     def back(self) -> None:
         """Put back what was there."""
@@ -149,34 +154,33 @@ class Exchange:
 
     def end(self, raised: BaseException | None = None) -> None:
         """The application has returned, or raised."""
-        self.finish(raised)
+        if not self._invocation.request.finished:
+            self.finish(raised)
         self.leave(failed=raised is not None)
         if self._apart is not None and raised is None:
             self._apart.back()
 
     def finish(self, raised: BaseException | None = None) -> None:
         """Count the request, once, and write its line in the access log."""
-        if self._invocation.request.finished:
+        invocation, scope, status = self._invocation, self._scope, self._status
+        request = invocation.request
+        if request.finished:
             return
         try:
-            self._count(raised)
+            outcome, error_type = self._judged(raised)
+            operation, protocol = self._named(), self._kind.protocol
+            attributes = _attributes(scope, status) if request.sampled else NOTHING
+            invocation.finish(operation=operation, protocol=protocol, outcome=outcome, error_type=error_type, attributes=attributes)
+            served(request, invocation.seconds, (scope["method"], scope["path"], status, operation, outcome, error_type))
         except Exception as exc:  # noqa: BLE001 - the telemetry must not break the request
-            internal_error("asgi", exc)
+            internal_error(self._kind.component, exc)
 
     def leave(self, *, failed: bool = False) -> None:
         """The application rests, or is done."""
         try:
             self._invocation.leave(failed=failed)
         except Exception as exc:  # noqa: BLE001 - the telemetry must not break the request
-            internal_error("asgi", exc)
-
-    def _count(self, raised: BaseException | None) -> None:
-        invocation, scope = self._invocation, self._scope
-        outcome, error_type = self._judged(raised)
-        operation = self._named()
-        attributes = _attributes(scope, self._status) if invocation.traced else NOTHING
-        invocation.finish(operation=operation, protocol=self._kind.protocol, outcome=outcome, error_type=error_type, attributes=attributes)
-        served(invocation.request, invocation.seconds, (scope["method"], scope["path"], self._status, operation, outcome, error_type))
+            internal_error(self._kind.component, exc)
 
     def _judged(self, raised: BaseException | None) -> tuple[Outcome, ErrorType | None]:
         declared, collected, status = self._invocation.request.error_type, self._collected, self._status
@@ -189,7 +193,7 @@ class Exchange:
         try:
             return self._kind.operation(self._scope)
         except Exception as exc:  # noqa: BLE001 - the function may be the application's
-            internal_error("asgi", exc)
+            internal_error(self._kind.component, exc)
             return UNMATCHED
 
 

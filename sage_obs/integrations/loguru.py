@@ -1,7 +1,8 @@
-"""loguru: its records become our lines, with what is bound to them as extras; handlers of the application's rest meanwhile.
+"""loguru: its records become our lines, with what is bound to them as extras; handlers that write to stdout or stderr rest meanwhile.
 
-They stay where they are, added and removed by the application as ever, and are only passed over. Ours is one of loguru's too, so that
-loguru makes records for it, but writes outside loguru's lock: a value that logs while it is being formatted could not wait for it.
+They stay where they are, added and removed by the application as ever, and are only passed over; files and functions are written to as
+ever. Ours is one of loguru's too, so that loguru makes records for it, but writes outside loguru's lock: a value that logs while it is
+being formatted could not wait for it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 from sage_obs import records
 from sage_obs.integrations.patch import Patch, Patches
+from sage_obs.integrations.terminal import is_terminal
 from sage_obs.metrics.active import internal_error
 
 
@@ -29,11 +31,17 @@ class LoguruIntegration:
         self._id = -1
 
     def install(self) -> None:
-        """Add a handler of ours, pass the others over, and keep ours when the application removes them all."""
-        from loguru import _handler, _logger, logger
+        """Add a handler of ours, pass those on the terminal over, and keep ours when the application removes them all."""
+        from loguru import _handler, _logger, _simple_sinks, logger
 
         self._logger = logger
-        if self._patches.install(Patch(_handler.Handler, "emit", self._emitting), Patch(_logger.Logger, "remove", self._removing)):
+        installed = self._patches.install(
+            Patch(_handler.Handler, "emit", self._emitting),
+            Patch(_logger.Logger, "remove", self._removing),
+            Patch(_simple_sinks.StandardSink, "write", _passing_on),
+            Patch(_simple_sinks.CallableSink, "write", _passing_on),
+        )
+        if installed:
             level = logging.getLogger().getEffectiveLevel()
             self._id = logger.add(_passed_over, level=level, format=_unformatted, catch=False, backtrace=False, diagnose=False)
 
@@ -52,8 +60,11 @@ class LoguruIntegration:
             handlers = self._handlers()
             if not self._patches or self._id not in handlers or handler not in handlers.values():
                 original(handler, record, *args, **kwargs)
-            elif handler is handlers[self._id] and record["level"].no >= handler.levelno:
-                _write(record)
+            elif handler is handlers[self._id]:
+                if record["level"].no >= handler.levelno:
+                    _write(record)
+            elif not _is_on_terminal(handler._sink):  # noqa: SLF001 - as above
+                original(handler, record, *args, **kwargs)
 
         return emit
 
@@ -67,6 +78,24 @@ class LoguruIntegration:
                 original(logger, handler_id)
 
         return remove
+
+
+def _is_on_terminal(sink: Any) -> bool:
+    """Whether a sink is a stream, a handler of the standard library's or a method of one that leads to the process's own output."""
+    handler, function = getattr(sink, "_handler", None), getattr(sink, "_function", None)
+    streams = (getattr(sink, "_stream", None), getattr(handler, "stream", None), getattr(function, "__self__", None))
+    return any(is_terminal(stream) for stream in streams if stream is not None)
+
+
+def _passing_on(original: Callable[..., None]) -> Callable[..., None]:
+    """What a sink hands to the standard library's loggers has its line already."""
+
+    @functools.wraps(original)
+    def write(sink: Any, message: Any) -> None:
+        with records.said(message.record["message"]):
+            original(sink, message)
+
+    return write
 
 
 def _write(record: Any) -> None:

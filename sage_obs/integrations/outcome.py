@@ -94,7 +94,12 @@ def _kind_of(error: object) -> ErrorType:
     for key in ("type", "error_type"):
         if error.get(key) in tuple(ErrorType):
             return ErrorType(error[key])
-    return ErrorType.INVALID_REQUEST if _callers_fault(error.get("code")) else ErrorType.SERVER_ERROR
+    return of_rpc_code(error.get("code"))
+
+
+def of_rpc_code(code: object) -> ErrorType:
+    """The kind of error a JSON-RPC code stands for."""
+    return ErrorType.INVALID_REQUEST if _callers_fault(code) else ErrorType.SERVER_ERROR
 
 
 def _callers_fault(code: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
@@ -23,6 +23,15 @@ class Replaced:
         """What is there now."""
         return vars(self.owner).get(self.attribute, _MISSING)
 
+    def put(self, value: object) -> None:
+        """Have `value` there, which is nothing where there was nothing."""
+        if self.there() is value:
+            return
+        if value is _MISSING:
+            delattr(self.owner, self.attribute)
+        else:
+            setattr(self.owner, self.attribute, value)
+
 
 _recorders: Final[list[list[Replaced]]] = []
 
@@ -36,6 +45,39 @@ def recording() -> Iterator[list[Replaced]]:
         yield replaced
     finally:
         _recorders.remove(replaced)
+
+
+class Snapshot:
+    """The attributes of some classes and modules, as they were before somebody else's code changes them."""
+
+    def __init__(self, before: tuple[tuple[type | ModuleType, dict[str, object]], ...]) -> None:
+        self._before = before
+        self._placed: list[tuple[Replaced, object]] = []
+
+    @classmethod
+    def of(cls, owners: Iterable[type | ModuleType]) -> Snapshot:
+        """What they have now."""
+        return cls(tuple((owner, dict(vars(owner))) for owner in owners))
+
+    def changed(self) -> None:
+        """Note what is there instead by now; what was added to a module, such as one imported meanwhile, stays."""
+        for owner, before in self._before:
+            for attribute, now in dict(vars(owner)).items():
+                was = before.get(attribute, _MISSING)
+                if now is not was and not (was is _MISSING and isinstance(owner, ModuleType)):
+                    self._placed.append((Replaced(owner, attribute, was), now))
+        for replaced in _recorders:
+            replaced.extend(one for one, _ in self._placed)
+
+    @contextmanager
+    def restoring(self) -> Iterator[None]:
+        """Around the code that takes its changes back: afterwards what was is there, or what somebody else has placed since."""
+        meanwhile = [(one, _MISSING if one.there() is placed else one.there()) for one, placed in self._placed]
+        try:
+            yield
+        finally:
+            for one, theirs in meanwhile:
+                one.put(one.original if theirs is _MISSING else theirs)
 
 
 class Patch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from http import HTTPMethod
 from typing import Any, Final, Protocol
 from weakref import ReferenceType, ref
@@ -28,7 +28,7 @@ class Routed(Protocol):
     """An application with Starlette's list of routes."""
 
     @property
-    def routes(self) -> Iterable[Any]:
+    def routes(self) -> Sequence[Any]:
         """Its routes, each with a `path`, and `endpoint` or `routes` of its own."""
 
 
@@ -58,13 +58,14 @@ def fits(template: str, path: str) -> bool:
 class _Routes:
     """The routes of one application, as they were when they were read."""
 
-    __slots__ = ("_names", "_templates", "app")
+    __slots__ = ("_names", "_templates", "app", "count")
 
-    def __init__(self, app: ReferenceType[Routed], templates_: Iterable[tuple[int, str]]) -> None:
+    def __init__(self, app: ReferenceType[Routed], routes: Sequence[Any]) -> None:
         self.app = app
+        self.count = len(routes)
         self._templates: dict[int, list[str]] = {}
         self._names: dict[tuple[int, str], str] = {}
-        for endpoint, template in templates_:
+        for endpoint, template in templates(routes):
             self._templates.setdefault(endpoint, []).append(template)
 
     def name(self, endpoint: object, scope: Mapping[str, Any]) -> str:
@@ -85,9 +86,10 @@ class _Routes:
 
 
 class RouteTable:
-    """Templates by application. It keeps no application alive, and is read again when an endpoint is met that it does not know.
+    """Templates by application. It keeps no application alive.
 
-    Applications are found by identity, which is all a request has time for.
+    One is read again when an endpoint is met that is not known, and when it has got another route, which may be one more of an endpoint
+    that is. Applications are found by identity, which is all a request has time for.
     """
 
     def __init__(self) -> None:
@@ -99,14 +101,14 @@ class RouteTable:
         if endpoint is None:
             return UNMATCHED
         table = self._tables.get(id(app))
-        if table is not None and table.app() is app and (name := table.name(endpoint, scope)):
+        if table is not None and table.app() is app and table.count == len(app.routes) and (name := table.name(endpoint, scope)):
             return name
         return self._read(app).name(endpoint, scope) or UNMATCHED
 
     def _read(self, app: Routed) -> _Routes:
         place = id(app)
         gone = ref(app, lambda reference: self._forget(place, reference))
-        table = self._tables[place] = _Routes(gone, templates(app.routes))
+        table = self._tables[place] = _Routes(gone, app.routes)
         return table
 
     def _forget(self, place: int, reference: ReferenceType[Routed]) -> None:

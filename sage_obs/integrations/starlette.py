@@ -70,6 +70,7 @@ class _Kind:
 
     __slots__ = ("_app",)
     protocol: Final = "http"
+    component: Final = "asgi"
 
     def __init__(self, app: Any) -> None:
         self._app = app

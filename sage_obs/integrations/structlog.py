@@ -1,7 +1,8 @@
 """structlog: its events become our lines, with their keys and values as extras. Its configuration is not touched.
 
 An event goes through the application's processors but for the renderer, which stands at the end and has nothing to do here. Events for
-the standard library's loggers go on to these; those for other loggers that write, to our handler. All other loggers are left alone.
+the standard library's loggers go on to these; those for other loggers that write, to our handler. What writes elsewhere than to stdout
+or stderr does so as ever besides. All other loggers are left alone.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 from sage_obs import records
 from sage_obs.integrations.patch import Patch, Patches
+from sage_obs.integrations.terminal import is_terminal
 from sage_obs.metrics.active import internal_error
 
 _LEVELS: Final = {"debug": 10, "info": 20, "msg": 20, "warn": 30, "warning": 30, "error": 40, "err": 40, "exception": 40}
@@ -52,6 +54,8 @@ def _sending(original: Callable[..., Any]) -> Callable[..., Any]:
         if handler is None or not _writes(self._logger):
             return original(self, method_name, event, **event_kw)
         exc_info = records.exc_info_of(event_kw.get("exc_info"))
+        if not isinstance(self._logger, logging.Logger) and not _is_on_terminal(self._logger):
+            return original(_tapped(self, handler, exc_info), method_name, event, **event_kw)
         try:
             fields = _processed(self, method_name, event, event_kw)
         except DropEvent:
@@ -60,6 +64,32 @@ def _sending(original: Callable[..., Any]) -> Callable[..., Any]:
         return None
 
     return _proxy_to_logger
+
+
+def _is_on_terminal(logger: Any) -> bool:
+    from structlog import _output
+
+    file = getattr(logger, "_file", None)
+    as_imported = [vars(_output).get(name) for name in ("stdout", "stderr")]
+    return any(file is one for one in as_imported) or is_terminal(file)
+
+
+def _tapped(bound: Any, handler: logging.Handler, exc_info: records.ExcInfo | None) -> Any:
+    """A logger like this one, which makes our line of what its last processor is given, unless that drops it."""
+    processors = list(bound._processors)  # noqa: SLF001 - as below
+    last = processors.pop() if processors else _as_it_is
+
+    def tap(logger: Any, method_name: str, fields: MutableMapping[str, Any]) -> Any:
+        given = dict(fields)
+        rendered = last(logger, method_name, fields)
+        _write(logger, handler, method_name, given, exc_info)
+        return rendered
+
+    return type(bound)(bound._logger, [*processors, tap], bound._context)  # noqa: SLF001 - as below
+
+
+def _as_it_is(_logger: Any, _method_name: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return fields
 
 
 def _writes(logger: Any) -> bool:

@@ -1,7 +1,8 @@
 """uvicorn: its loggers go through ours, and its access log is silenced, as ours has a line for every request.
 
 uvicorn sets its loggers up when its Config is made, which may be before or after instrument(); both are covered. It ends itself by the
-signal that ended its serving, without any exit handler, so what waits to be sent is sent before.
+signal that ended its serving, without any exit handler, so what waits to be sent is sent before. Its loggers stay its own where there
+are no lines of ours.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from sage_obs import ending
+from sage_obs import ending, records
 from sage_obs.health.board import board
 from sage_obs.integrations.loggers import SILENT, TO_ROOT, TakenOver
 from sage_obs.integrations.patch import Patch, Patches
@@ -34,7 +35,7 @@ class UvicornIntegration:
         from uvicorn.server import Server
 
         if self._patches.install(Patch(Config, "configure_logging", self._then_take_over), Patch(Server, "_serve", _sending_at_the_end)):
-            self._loggers.take()
+            self._take_over()
             board().expect_app()
 
     def uninstall(self) -> None:
@@ -46,10 +47,13 @@ class UvicornIntegration:
         @functools.wraps(original)
         def configure_logging(config: Any) -> None:
             original(config)
-            if self._patches:
-                self._loggers.take()
+            self._take_over()
 
         return configure_logging
+
+    def _take_over(self) -> None:
+        if self._patches and records.handler() is not None:
+            self._loggers.take()
 
 
 def _sending_at_the_end(original: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:

@@ -63,7 +63,7 @@ class WsgiMiddleware:
             return self._app(environ, start_response)
         environ[NOTED] = Noted()
         board().started()
-        _forget_the_finished()
+        forget_the_finished()
         path = _path(environ)
         if path in _UNCOUNTED:
             return self._uncounted(path, environ, start_response)
@@ -104,7 +104,7 @@ def _inside_asgi(start_response: StartResponse) -> bool:
     return under_way() is not None and type(getattr(start_response, "__self__", None)).__module__ in _BRIDGES
 
 
-def _forget_the_finished() -> None:
+def forget_the_finished() -> None:
     """A thread keeps its context: a failed request's ids, which stayed for the server's traceback, end with the next request."""
     request = request_var.get()
     if request is not None and request.finished:

@@ -43,7 +43,8 @@ class Call:
     ) -> None:
         scope = {"method": environ["REQUEST_METHOD"], "path": path}
         self._invocation = invocation
-        self._exchange = Exchange(invocation, Plain(lambda _: operation(environ), protocol), scope, _disconnected, _sent)
+        kind = Plain(lambda _: operation(environ), protocol, "wsgi")
+        self._exchange = Exchange(invocation, kind, scope, _disconnected, _sent)
         self._environ = environ
         self._start_response = start_response
         self._status = 0

@@ -10,6 +10,7 @@ from typing import Final
 import orjson
 
 from sage_obs.access import LOGGER, Facts, log
+from sage_obs.logs.clock import Clock
 from sage_obs.logs.lines import Identity
 from sage_obs.logs.safe import safe_text
 from sage_obs.logs.writer import Writer
@@ -21,26 +22,6 @@ _REMEMBERED: Final = 2048
 """How many kinds of request are kept as text; a service has few, or meets each of them once."""
 _LONG: Final = 256
 """A path of more characters is not worth keeping, and a caller could fill the memory with such."""
-_NANOSECONDS: Final = 1_000_000_000
-_MICROSECONDS: Final = 1_000_000
-
-
-class _Clock:
-    """The time as the line has it; its date is made once a second."""
-
-    __slots__ = ("_known",)
-
-    def __init__(self) -> None:
-        self._known = (-1, "")
-
-    def text(self, nanoseconds: int) -> str:
-        """Unix time as RFC 3339, in UTC to the microsecond."""
-        second, rest = divmod(nanoseconds, _NANOSECONDS)
-        known, text = self._known  # in one step: another thread may be in another second
-        if second != known:
-            text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-            self._known = second, text
-        return f"{text}{str(rest // 1000 + _MICROSECONDS)[1:]}Z"
 
 
 class AccessLines:
@@ -50,7 +31,7 @@ class AccessLines:
     """
 
     def __init__(self, identity: Identity) -> None:
-        self._clock = _Clock()
+        self._clock = Clock()
         self._agent = _inside(identity.agent_id)
         self._source = f'"logger":"{LOGGER.name}","service":"{_inside(identity.service)}","version":"{_inside(identity.version)}"'
         self._known: dict[Facts, tuple[str, str]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import IO
 
@@ -9,6 +10,7 @@ from sage_obs import access, records
 from sage_obs.conventions import LOGS_DROPPED
 from sage_obs.logs.access import AccessLog
 from sage_obs.logs.lines import Identity, Lines
+from sage_obs.logs.quick import QuickLines
 from sage_obs.logs.root import LineHandler, RootLogger
 from sage_obs.logs.writer import Writer, open_sink
 from sage_obs.metrics.store import Store
@@ -16,8 +18,9 @@ from sage_obs.settings import Settings
 
 
 def standard_stream(name: str) -> IO[str]:
-    """The process's stdout or stderr as it is now."""
-    return sys.stderr if name == "stderr" else sys.stdout
+    """The process's stdout or stderr as it is now; the one it began with where a logger has taken its place, as celery's do."""
+    now, first = (sys.stderr, sys.__stderr__) if name == "stderr" else (sys.stdout, sys.__stdout__)
+    return first if first is not None and isinstance(getattr(now, "logger", None), logging.Logger) else now
 
 
 class LogsComponent:
@@ -37,12 +40,13 @@ class LogsComponent:
         sink = open_sink(settings.log_output, stream_of=standard_stream)
         identity = Identity(settings.agent_id, settings.service_name, settings.version)
         self._writer = Writer(sink, on_drop=self._dropped.add)
-        lines = Lines(identity, text=settings.log_format == "text")
-        handler = LineHandler(lines, self._writer)
+        text = settings.log_format == "text"
+        lines = Lines(identity, text=text)
+        handler = LineHandler(lines if text else QuickLines(identity, lines), self._writer)
         self._root = RootLogger(handler, level=settings.log_level)
         self._root.install()
         records.use(handler)
-        if settings.log_format == "json":
+        if not text:
             access.use(AccessLog(identity, self._writer, handler))
         return f"{settings.log_level} and above as {settings.log_format} on {settings.log_output}"
 

@@ -7,7 +7,6 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any, Final
 
 import orjson
@@ -35,8 +34,9 @@ KEYS: Final = (
     "error.stack",
 )
 """The keys that have a place; the first seven are the guide's. The caller's extras follow."""
-_SETTABLE: Final = frozenset({"request_id", "trace_id", "duration_ms", "span_id", CONVERSATION_ID, TENANT})
+SETTABLE: Final = frozenset({"request_id", "trace_id", "duration_ms", "span_id", CONVERSATION_ID, TENANT})
 """What a caller's extra of the same name may say better than the context; the other keys stay ours."""
+_TAKEN: Final = frozenset(KEYS) - SETTABLE
 _IDS: Final = ("request_id", "trace_id", "duration_ms", "span_id")
 _LATER: Final = (CONVERSATION_ID, TENANT, "error.type", "error.stack")
 _OPTIONS: Final = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
@@ -60,14 +60,34 @@ def reserved_attributes() -> frozenset[str]:
     return frozenset({*RESERVED_ATTRS, "taskName", "color_message"})
 
 
+class Extras:
+    """What callers add to records, which is in them behind what every record has."""
+
+    __slots__ = ("_own", "_reserved")
+
+    def __init__(self) -> None:
+        self._reserved = reserved_attributes()
+        self._own = len(logging.LogRecord("", 0, "", 0, "", (), None).__dict__)
+
+    def of(self, record: logging.LogRecord) -> dict[str, Any]:
+        """The extras of one record. What has the name of a key that is ours is `extra.NAME`."""
+        attributes = record.__dict__
+        if len(attributes) <= self._own:
+            return {}
+        found: dict[str, Any] = {}
+        for key in [*attributes][self._own :]:
+            if key not in self._reserved and (value := attributes[key]) is not None:
+                found[f"extra.{key}" if key in _TAKEN else key] = value
+        return found
+
+
 class Lines:
     """Turns records into lines. Whatever a record holds, it returns a line and never raises."""
 
     def __init__(self, identity: Identity, *, text: bool = False) -> None:
         self._identity = identity
         self._encode = _as_text if text else _as_json
-        self._reserved = reserved_attributes()
-        self._own = len(logging.LogRecord("", 0, "", 0, "", (), None).__dict__)
+        self._extras = Extras()
         self._suspicious = telling(_as_json(asdict(identity)))
 
     def line(self, record: logging.LogRecord) -> bytes:
@@ -90,9 +110,7 @@ class Lines:
             said |= around
         if record.exc_info or record.stack_info:
             said |= _error(record)
-        if len(record.__dict__) > self._own:
-            said |= self._extras(record)
-        return said
+        return said | self._extras.of(record)
 
     def _fields(self, record: logging.LogRecord, said: dict[str, Any]) -> dict[str, Any]:
         """What the line says, in order, without what there is not."""
@@ -113,14 +131,6 @@ class Lines:
         fields |= {"logger": None, "service": identity.service, "version": identity.version}
         fields |= {key: None for key in _LATER if key in said}
         return fields | said
-
-    def _extras(self, record: logging.LogRecord) -> dict[str, Any]:
-        """What a caller added to a record, which is in it behind what every record has."""
-        return {
-            f"extra.{key}" if key in KEYS and key not in _SETTABLE else key: value
-            for key, value in islice(record.__dict__.items(), self._own, None)
-            if key not in self._reserved and value is not None
-        }
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 import logging
+from typing import Any, Protocol
 
-from sage_obs.logs.lines import Lines
+from sage_obs import records
 from sage_obs.logs.writer import Writer
+
+
+class MakesLines(Protocol):
+    """Makes a line of every record, whatever it holds."""
+
+    def line(self, record: logging.LogRecord) -> bytes:
+        """The record as one line that ends with a newline."""
 
 
 class LineHandler(logging.Handler):
     """Formats where the record is made, as its context and arguments are right only there, and leaves the writing to the writer."""
 
-    def __init__(self, lines: Lines, writer: Writer) -> None:
+    def __init__(self, lines: MakesLines, writer: Writer) -> None:
         super().__init__()
         self._lines = lines
         self._writer = writer
 
+    def handle(self, record: logging.LogRecord) -> Any:
+        """As every handler, but for the lock, which nothing here needs and a value that logs while it is formatted could wait for."""
+        kept: Any = not records.repeats(record) and (self.filter(record) if self.filters else True)
+        if kept:
+            self.emit(kept if isinstance(kept, logging.LogRecord) else record)
+        return kept
+
     def emit(self, record: logging.LogRecord) -> None:
         """Queue the record's line; errors go out at once."""
         self._writer.write(self._lines.line(record), urgent=record.levelno >= logging.ERROR)
+
+    def leave_stdout(self) -> None:
+        """Stdout speaks a protocol from here on: lines that went there go to stderr."""
+        self._writer.leave_stdout()
 
 
 class RootLogger:

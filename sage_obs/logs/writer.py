@@ -17,6 +17,7 @@ _DELAY_SECONDS: Final = 0.02
 _STUCK_SECONDS: Final = 1.0
 """How long a reader that reads nothing is waited for before lines are dropped."""
 
+_STDOUT, _STDERR = 1, 2
 _CHILD_SECONDS: Final = 0.2
 """How long a forked child waits for an urgent line at most: beside a sink that works it takes microseconds."""
 
@@ -35,22 +36,22 @@ class DescriptorSink:
     """Writes to a file descriptor without the buffer of Python's streams, whose lock a dying thread would take along."""
 
     def __init__(self, descriptor: int, *, owned: bool) -> None:
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         self._owned = owned
 
     def write(self, data: bytes) -> None:
         """Write all of it; a non-blocking descriptor is waited for."""
         while data:
             try:
-                data = data[os.write(self._descriptor, data) :]
+                data = data[os.write(self.descriptor, data) :]
             except BlockingIOError:
-                if not select.select([], [self._descriptor], [], _STUCK_SECONDS)[1]:
+                if not select.select([], [self.descriptor], [], _STUCK_SECONDS)[1]:
                     raise
 
     def close(self) -> None:
         """Close the descriptor if it was opened here."""
         if self._owned:
-            os.close(self._descriptor)
+            os.close(self.descriptor)
 
 
 class StreamSink:
@@ -108,6 +109,11 @@ class Writer:
             self._batcher.put(line, urgent=urgent)
             if urgent and self._in_child:
                 self._batcher.flush(_CHILD_SECONDS)
+
+    def leave_stdout(self) -> None:
+        """Write to stderr what would go to stdout."""
+        if isinstance(self._sink, DescriptorSink) and self._sink.descriptor == _STDOUT:
+            self._sink = DescriptorSink(_STDERR, owned=False)
 
     def flush(self, timeout: float) -> bool:
         """Write what is queued, waiting at most `timeout` seconds."""

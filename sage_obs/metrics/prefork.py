@@ -15,8 +15,8 @@ _SUPERVISORS: Final = ("gunicorn.arbiter", "uvicorn.supervisors", "granian.serve
 """Modules whose process only starts workers, and serves nothing itself. Others keep the port, which only their health suffers from."""
 _GUNICORN: Final = ("gunicorn.arbiter", "spawn_worker")
 """The function that forks a worker of gunicorn, which then works inside of it."""
-_FORKS: Final = frozenset({_GUNICORN, ("multiprocessing.popen_fork", "_launch")})
-"""The same, and multiprocessing's own, whose child does not know its parent before it has left the hooks of the fork."""
+_FORKS: Final = frozenset({_GUNICORN, ("multiprocessing.popen_fork", "_launch"), ("billiard.popen_fork", "_launch")})
+"""The same, celery's, and multiprocessing's own, whose child does not know its parent before it has left the hooks of the fork."""
 _SPAWNED: Final = "--multiprocessing-fork"
 """What a spawned child's command line says from its first line on, before multiprocessing itself is imported there."""
 _FORK_SERVER: Final = ("multiprocessing.forkserver", "_serve_one")

@@ -44,6 +44,7 @@ class RequestMetrics:
         self.errors = {kind: store.cell(ERRORS, agent_id, kind.value) for kind in ErrorType}
         self.steps = store.histogram(STEPS, agent_id)
         self.experience = {kind: store.cell(EXPERIENCE, agent_id, kind.value) for kind in Experience}
+        self.satisfied = self.experience[Experience.SATISFIED]
 
     def operation(self, operation: str, protocol: str) -> OperationCells:
         """The cells of an operation; a dictionary lookup from the second request on."""

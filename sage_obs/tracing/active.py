@@ -89,7 +89,7 @@ class Tracing:
     def begin(self, *, name: str, request_id: str, parent: Parent | None, local: bool = False) -> tuple[Request, OpenSpan | None]:
         """The context of a new request, and its span where spans are made. A `request_id` of "" is given one."""
         trace_id, span_id, new_request_id = new_ids()
-        sampled, span, spans = self.sampled(parent), None, self.spans
+        sampled, span, spans = chance() < self._ratio if parent is None else parent.sampled, None, self.spans
         if parent is not None:
             trace_id = parent.trace_id
         if spans is None:
@@ -97,19 +97,21 @@ class Tracing:
         elif sampled:
             span = spans.server(name=name, ids=(trace_id, span_id), parent=parent, local=local)
             trace_id, span_id, sampled = span.ids
+        elif self.tail is None:
+            span = spans.unrecorded(trace_id, span_id)
         else:
-            return self._unsampled(
+            return self._tentative(
                 spans, name, request_id or new_request_id, (trace_id, span_id), parent, local=local, named=bool(request_id)
             )
         if request_id:
             return Request(request_id, trace_id, span_id, sampled=sampled, named=True), span
         return Request(new_request_id, trace_id, span_id, sampled=sampled), span
 
-    def _unsampled(
+    def _tentative(
         self, spans: SpanSource, name: str, request_id: str, ids: tuple[str, str], parent: Parent | None, *, local: bool, named: bool
     ) -> tuple[Request, OpenSpan]:
-        """A request that is recorded only where traces are chosen by how they end."""
-        span = None if self.tail is None else spans.tentative(name=name, ids=ids, parent=parent, local=local)
+        """A request that is recorded until it is known how it ends, where there are spans for that."""
+        span = spans.tentative(name=name, ids=ids, parent=parent, local=local)
         if span is None:
             return Request(request_id, *ids, sampled=False, named=named), spans.unrecorded(*ids)
         return Request(request_id, *ids, sampled=True, named=named, tentative=True), span

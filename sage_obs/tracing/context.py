@@ -110,14 +110,15 @@ class Waiting:
 class Request:
     """The request being served. `named` says that its caller chose its id; `error_type` is what `record_error` said of it.
 
-    `steps` is how many models and tools it has called, `cost` what that cost in USD. A `tentative` one is recorded, and whether that is
-    kept is not known before its end. Tasks that outlive it, and connections that carry another one after it, still see
-    it once it is `finished`.
+    `steps` is how many models and tools it has called, `cost` what that cost in USD. `carries` says that its body holds requests of
+    another protocol, which count themselves. A `tentative` one is recorded, and whether that is kept is not known before its end. Tasks
+    that outlive it, and connections that carry another one after it, still see it once it is `finished`.
     """
 
     __slots__ = (
         "_clock",
         "_waiting",
+        "carries",
         "cost",
         "error_type",
         "finished",
@@ -148,6 +149,7 @@ class Request:
         self.sampled = sampled
         self.error_type: ErrorType | None = None
         self.finished = False
+        self.carries = False
         self.steps = 0
         self.cost = 0.0
         self.tentative = tentative

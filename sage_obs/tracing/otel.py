@@ -80,10 +80,9 @@ class OtelSpan(Current):
     def __init__(self, span: trace.Span) -> None:
         self._span = span
 
-    @property
-    def span(self) -> trace.Span:
-        """The span of the API."""
-        return self._span
+    def enter(self) -> None:
+        """Make it the current span here."""
+        self.make_current(self._span)
 
     @property
     def recorded(self) -> bool:
@@ -111,6 +110,7 @@ class OtelSpans:
     """Makes spans with a provider's tracer."""
 
     def __init__(self, provider: trace.TracerProvider) -> None:
+        self.provider = provider
         self._tracer = provider.get_tracer("sage_obs")
 
     def server(self, *, name: str, ids: tuple[str, str], parent: Parent | None, local: bool = False) -> OtelSpan:

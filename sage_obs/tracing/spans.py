@@ -48,15 +48,14 @@ class Current:
     _before: Context | None = None
     _here: Context | None = None
 
-    @property
-    def span(self) -> Span:
-        """The span of the API."""
-        raise NotImplementedError
-
     def enter(self) -> None:
         """Make it the current span here."""
+        self.make_current(self)
+
+    def make_current(self, span: Any) -> None:
+        """Make a span of the API the current one here."""
         self._before = before = _get_current()
-        self._here = here = set_span_in_context(self.span, before)
+        self._here = here = set_span_in_context(span, before)
         _attach(here)
 
     def leave(self) -> None:
@@ -78,11 +77,6 @@ class Unrecorded(Current, NonRecordingSpan):
 
     def __repr__(self) -> str:
         return f"NonRecordingSpan({self.get_span_context()!r})"
-
-    @property
-    def span(self) -> Span:
-        """It is one itself."""
-        return self
 
     @property
     def ids(self) -> tuple[str, str, bool]:
@@ -135,11 +129,6 @@ class Recorded(Current, Span):
 
     def __repr__(self) -> str:
         return f"Recorded({self.name!r}, trace_id={self.trace_id}, span_id={self._span_id})"
-
-    @property
-    def span(self) -> Span:
-        """It is one itself."""
-        return self
 
     @property
     def recorded(self) -> bool:

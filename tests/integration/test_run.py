@@ -119,6 +119,33 @@ def test_the_workers_of_gunicorn_are_measured(tmp_path: Path, preload: tuple[str
         )
 
 
+ENDED = """\
+import os
+from flask import Flask
+import sage_obs
+from sage_obs.lifecycle import running
+
+app = Flask(__name__)
+
+@app.get("/hello")
+def hello():
+    sage_obs.uninstrument()
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        os.write(writer, b"on" if running() else b"off")
+        os._exit(0)
+    os.wait()
+    return {"child": os.read(reader, 9).decode()}
+"""
+
+
+def test_the_children_of_a_worker_that_ended_the_layer_have_none(tmp_path: Path) -> None:
+    """A worker that called `uninstrument()` stays without, and so does what it forks."""
+    (tmp_path / "shop.py").write_text(ENDED)
+    with _serving(tmp_path, ["gunicorn", "shop:app", "-w", "1", "-b", "127.0.0.1:{port}"]) as (process, client):
+        assert _wait_for(process, lambda: client.get("/hello")).json() == {"child": "off"}
+
+
 @pytest.mark.parametrize("kind", ["uvicorn", "granian"])
 def test_workers_that_want_one_port_are_seen_as_one(tmp_path: Path, kind: str) -> None:
     """With a fixed port one worker has it, and shows what all of them have counted."""

@@ -149,6 +149,21 @@ def test_wrapping_an_application_that_is_found_anyway_counts_once(instrument: St
     assert value(REQUESTS, operation="GET /hello/{name}") == value(REQUESTS) == 1
 
 
+def test_an_endpoint_that_gets_another_route_later_is_named_by_the_one_that_matched(instrument: Start) -> None:
+    """A route that is added while the application serves is known with its next request."""
+
+    async def shared(_request: Request) -> PlainTextResponse:
+        return PlainTextResponse("shared")
+
+    instrument()
+    app = Starlette(routes=[Route("/one", shared)])
+    call(app, "GET", "/one")
+    app.router.routes.append(Route("/two/{x}", shared))
+    call(app, "GET", "/two/7")
+    call(app, "GET", "/one")
+    assert (value(REQUESTS, operation="GET /one"), value(REQUESTS, operation="GET /two/{x}")) == (2, 1)
+
+
 @pytest.mark.parametrize(
     ("template", "path", "expected"),
     [

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,7 +47,7 @@ def handlers() -> Iterator[io.StringIO]:
 
 
 def test_loguru_comes_out_as_our_lines(handlers: io.StringIO, log: Callable[[], list[dict[str, Any]]]) -> None:
-    """Message, level, what is bound, the exception and the request are in their places; the application's handler rests."""
+    """Message, level, what is bound, the exception and the request are in their places; the application's own handler goes on."""
 
     @sage_obs.agent("worker")
     def work() -> str:
@@ -66,7 +67,11 @@ def test_loguru_comes_out_as_our_lines(handlers: io.StringIO, log: Callable[[], 
     assert failed["level"] == "error"
     assert failed["error.type"] == "KeyError"
     assert "raise KeyError" in failed["error.stack"]
-    assert handlers.getvalue() == ""
+    assert [line for line in handlers.getvalue().splitlines() if line in {"done 1", "failed", "too little"}] == [
+        "done 1",
+        "failed",
+        "too little",
+    ]
 
 
 def test_loguru_gets_its_handlers_back_as_they_are_by_then(handlers: io.StringIO, instrument: Start) -> None:
@@ -99,7 +104,64 @@ def test_an_application_that_sets_loguru_up_after_us_is_heard_all_the_same(log: 
     loguru_logger.configure(handlers=[{"sink": buffer}])
     loguru_logger.info("two")
     assert [line["message"] for line in log()][-2:] == ["one", "two"]
-    assert buffer.getvalue() == ""
+    assert buffer.getvalue().count("\n") == 2
+
+
+@pytest.mark.usefixtures("handlers")
+def test_only_what_loguru_would_write_to_the_terminal_rests(
+    log: Callable[[], list[dict[str, Any]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files, functions and handlers get every message, from another thread too; stdout and stderr get nothing, in whatever form."""
+    taken: list[str] = []
+    loguru_logger.add(tmp_path / "own.log", format="{message}", enqueue=True)
+    loguru_logger.add(taken.append, format="{message}")
+    handler = loguru_logger.add(logging.FileHandler(tmp_path / "handler.log"), format="{message}")
+    on_terminal: tuple[Any, ...] = (sys.stdout, sys.stderr, sys.stdout.write, logging.StreamHandler(sys.stderr))
+    for sink in on_terminal:
+        loguru_logger.add(sink, format="{message}")
+    loguru_logger.info("kept")
+    loguru_logger.complete()
+    assert [line["message"] for line in log()][-1:] == ["kept"]
+    assert taken == ["kept\n"]
+    assert (tmp_path / "own.log").read_text().strip() == (tmp_path / "handler.log").read_text().strip() == "kept"
+    assert capsys.readouterr() == ("", "")
+    loguru_logger.remove(handler)
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize("enqueue", [False, True])
+def test_a_loguru_that_leads_into_the_standard_library_makes_one_line(log: Callable[[], list[dict[str, Any]]], enqueue: bool) -> None:  # noqa: FBT001 - two cases
+    """What loguru passes on to loggers of the standard library has its line already; what else is logged on the way is heard."""
+
+    class PassingOn(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            logging.getLogger("on.the.way").warning("another")
+            logging.getLogger(record.name).handle(record)
+
+    loguru_logger.add(PassingOn(), format="{level}: {message}", enqueue=enqueue)
+    loguru_logger.warning("once")
+    loguru_logger.complete()
+    assert sorted(line["message"] for line in log()[-2:]) == ["another", "once"]
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_file_that_structlog_writes_to_is_written_to_besides(log: Callable[[], list[dict[str, Any]]], tmp_path: Path) -> None:
+    """Processors run once, the file has what was rendered, and what a processor drops is nowhere."""
+    seen: list[str] = []
+
+    def watch(_logger: Any, _name: str, event: Any) -> Any:
+        seen.append(event["event"])
+        if event["event"] == "dropped":
+            raise structlog.DropEvent
+        return event
+
+    with (tmp_path / "own.log").open("w") as file:
+        structlog.configure(processors=[watch, structlog.processors.KeyValueRenderer()], logger_factory=structlog.PrintLoggerFactory(file))
+        structlog.get_logger().info("kept", size=3)
+        structlog.get_logger().info("dropped")
+    assert seen == ["kept", "dropped"]
+    assert (tmp_path / "own.log").read_text() == "size=3 event='kept'\n"
+    assert [(line["message"], line["size"]) for line in log() if line["logger"] == "structlog"] == [("kept", 3)]
 
 
 @pytest.mark.usefixtures("handlers")

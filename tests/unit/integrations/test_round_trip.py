@@ -20,8 +20,10 @@ ROOT = Path(__file__).parents[3]
 
 
 def _around() -> dict[str, object]:
-    """What an integration may change that is no attribute of a class or module: loggers and the import system."""
+    """What an integration may change that is no attribute of a class or module: loggers, signals and the import system."""
     found: dict[str, object] = {"meta_path": tuple(sys.meta_path), "path_hooks": tuple(sys.path_hooks)}
+    signals = vars(sys.modules["celery.signals"]) if "celery.signals" in sys.modules else {}
+    found |= {f"signal {name}": tuple(getattr(signal, "receivers", None) or ()) for name, signal in signals.items()}
     loggers = [logging.root, *logging.root.manager.loggerDict.values()]
     for logger in loggers:
         if isinstance(logger, logging.Logger):

@@ -11,6 +11,7 @@ from gunicorn.glogging import Logger
 
 import sage_obs
 from sage_obs.integrations.loggers import LoggerState
+from sage_obs.integrations.patch import recording
 
 Start = Callable[..., sage_obs.Handle]
 NAMES = ("gunicorn.error", "gunicorn.access", "_granian", "granian.access")
@@ -69,3 +70,12 @@ def test_a_servers_loggers_go_through_ours_whenever_it_sets_them_up(
 def test_without_our_logs_a_servers_loggers_stay_its_own(instrument: Start, library: str) -> None:
     """Where there are no lines of ours its loggers are not touched."""
     assert instrument(logs=False).status()[library].why == "logs are off"
+
+
+def test_without_our_logs_uvicorns_loggers_stay_its_own_and_what_waits_is_still_sent(instrument: Start) -> None:
+    """The flush before uvicorn ends itself by a signal has nothing to do with logs."""
+    before = {name: LoggerState.of(name) for name in ("uvicorn", "uvicorn.access")}
+    with recording() as replaced:
+        assert instrument(logs=False, libraries=["uvicorn"]).status()["uvicorn"].on
+    assert "_serve" in {one.attribute for one in replaced}
+    assert {name: LoggerState.of(name) for name in before} == before

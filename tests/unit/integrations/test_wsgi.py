@@ -16,7 +16,16 @@ from wsgiref.validate import validator
 import pytest
 
 import sage_obs
-from sage_obs.conventions import ERRORS, EXPERIENCE, REQUEST_DURATION, REQUEST_OVERHEAD, REQUESTS, REQUESTS_IN_FLIGHT, TIME_TO_FIRST_BYTE
+from sage_obs.conventions import (
+    ERRORS,
+    EXPERIENCE,
+    INTERNAL_ERRORS,
+    REQUEST_DURATION,
+    REQUEST_OVERHEAD,
+    REQUESTS,
+    REQUESTS_IN_FLIGHT,
+    TIME_TO_FIRST_BYTE,
+)
 from sage_obs.errors import SageObsError
 from sage_obs.health.board import board
 from sage_obs.integrations.asgi import RequestMiddleware
@@ -366,7 +375,7 @@ def test_switched_off_the_middleware_only_passes_on() -> None:
 
 
 def test_a_failing_operation_function_costs_the_request_nothing(instrument: Start) -> None:
-    """The request is served and counted as unmatched."""
+    """The request is served and counted as unmatched, and the error as one of this interface."""
     from sage_obs import testing
 
     instrument()
@@ -374,6 +383,7 @@ def test_a_failing_operation_function_costs_the_request_nothing(instrument: Star
     app = sage_obs.instrument_app(answering("200 OK"), operation=lambda environ: environ["nothing"])
     assert call(app, "GET", "/x").status == 200
     assert value(REQUESTS, operation="unmatched", outcome="success") == 1
+    assert value(INTERNAL_ERRORS, component="wsgi") == value(INTERNAL_ERRORS) == 1
 
 
 def test_the_middleware_keeps_to_the_wsgi_specification(instrument: Start) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import logging.config
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -175,3 +176,17 @@ def test_after_uninstrument_lines_go_the_applications_way(instrument: Start, kep
     access.served(_request(), 0.1, FACTS)
     assert len(kept.records) == 1
     assert (tmp_path / "log").read_text() == ""
+
+
+def test_a_configuration_that_disables_existing_loggers_costs_no_line(instrument: Start, tmp_path: Path) -> None:
+    """`dictConfig` disables what it does not name unless told otherwise; the access log is not meant by that."""
+    others = {name: one.disabled for name, one in logging.root.manager.loggerDict.items() if isinstance(one, logging.Logger)}
+    instrument(log_output=str(tmp_path / "log"))
+    logging.config.dictConfig({"version": 1})
+    try:
+        assert access.LOGGER.disabled
+        access.served(_request(), 0.1, FACTS)
+        assert [line["message"] for line in _written(tmp_path / "log")] == ["GET /x 200"]
+    finally:
+        for name, disabled in others.items():
+            logging.getLogger(name).disabled = disabled
