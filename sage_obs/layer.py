@@ -15,7 +15,7 @@ from sage_obs import semconv
 from sage_obs.component import Component
 from sage_obs.conventions import COMPONENT_UP, HEALTH_STATUS
 from sage_obs.errors import ConfigError, SageObsError
-from sage_obs.genai import requests
+from sage_obs.genai import prices, requests
 from sage_obs.genai.requests import Recorder
 from sage_obs.health import gauges
 from sage_obs.health.board import board
@@ -27,7 +27,7 @@ from sage_obs.integrations.hook import ImportHook
 from sage_obs.logs.component import LogsComponent
 from sage_obs.metrics import active, prefork
 from sage_obs.metrics.component import MetricsComponent, sharing_for, store_for
-from sage_obs.metrics.push import PushComponent, target
+from sage_obs.metrics.push import Endpoint, PushComponent, target
 from sage_obs.metrics.requests import RequestMetrics
 from sage_obs.metrics.store import Store
 from sage_obs.ops.component import OpsComponent
@@ -127,12 +127,19 @@ class Layer:
         active.use(self._store)
         semconv.use(settings.semconv)
         content.use(settings.content)
+        self._use_prices()
         board().begin()
         requests.use(Recorder(RequestMetrics(self._store, agent_id=settings.agent_id), objective=settings.overhead_objective))
         for component in self._wanted():
             if (error := self._start(component)) is not None and strict:
                 self.stop(settings.exit_timeout)
                 raise error
+
+    def _use_prices(self) -> None:
+        try:
+            prices.use(prices.load(self.settings.prices_file))
+        except SageObsError as exc:  # it was readable a moment ago
+            active.internal_error("genai", exc)
 
     def _wanted(self) -> Iterable[Component]:
         """The components that are switched on, in the order they start; the rest are noted as off."""
@@ -153,7 +160,7 @@ class Layer:
             self._refreshed = (*self._refreshed, runtime.refresh)
             yield runtime
         if (goal := target(settings, os.environ)).url and on("push", wanted=self._metrics is not None):
-            yield PushComponent(settings, self._store, refresh=self._refresh)
+            yield PushComponent(settings, self._store, refresh=self._refresh, endpoint=_endpoint)
         elif not goal.url:
             self._set("push", Status(on=False, why=goal.why))
         if on("ops", wanted=self._metrics is not None or healthy):
@@ -241,6 +248,7 @@ class Layer:
         self._running = []
         self.statuses = {name: Status(on=False, why="uninstrumented") for name in self.statuses}
         active.use(Store())
+        prices.use({})
         semconv.use("legacy")
         content.use(content.Content.OFF)
 
@@ -269,6 +277,13 @@ class Layer:
         self._store.keep(HEALTH_STATUS, frozenset())  # the parent's, which nobody here keeps up to date
         if self._ops in self._running and self._ops is not None:
             self._set(self._ops.name, Status(on=self._ops.at_work, why=self._ops.words))
+
+
+def _endpoint(url: str) -> Endpoint:
+    """Where metrics are posted, loaded where they are."""
+    from sage_obs.tracing.post import Endpoint, manner_of
+
+    return Endpoint(url, manner_of("metrics"))
 
 
 def _left(deadline: float) -> float:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from sage_obs import ending
 from sage_obs.errors import ConfigError, SageObsError
+from sage_obs.genai import prices
 from sage_obs.health.board import board
 from sage_obs.integrations.asgi import RequestMiddleware
 from sage_obs.integrations.exchange import Operation
@@ -139,6 +140,7 @@ def instrument(  # noqa: PLR0913 - the one line a user writes; each setting of t
     content: str | None = None,
     metrics_endpoint: str | None = None,
     metrics_interval: float | None = None,
+    prices_file: str | PathLike[str] | None = None,
     tail_sampling: bool | None = None,
     tail_slow: float | None = None,
     tail_expensive: float | None = None,
@@ -166,6 +168,7 @@ def instrument(  # noqa: PLR0913 - the one line a user writes; each setting of t
         settings = Settings.load(arguments=arguments, file=_path(config_file))
         plan = Plan.of(settings, libraries, disable)
         plan.check()
+        prices.load(settings.prices_file)  # here it is an error of the settings
     except SageObsError as exc:
         if strict:
             raise

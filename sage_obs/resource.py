@@ -14,11 +14,10 @@ from sage_obs.settings import Settings
 _INSTANCE: Final = "service.instance.id"
 
 
-def resource_of(settings: Settings, *, forked: bool = False) -> Resource:
-    """The resource of this process. OTEL_RESOURCE_ATTRIBUTES adds to it.
+def resource_of(settings: Settings) -> Resource:
+    """The resource of this process, to which OTEL_RESOURCE_ATTRIBUTES adds. An instance that is not named gets a random UUID.
 
-    Each process is an instance of its own, as its counters begin at its own zero: in a `forked` child an id that was given ends in the
-    child's process id, and where none was given each process makes one, a random UUID as the conventions have it.
+    (OpenTelemetry's conventions for `service.instance.id`.)
     """
     resource = Resource.create(
         {
@@ -29,7 +28,9 @@ def resource_of(settings: Settings, *, forked: bool = False) -> Resource:
             "telemetry.distro.version": importlib.metadata.version("sage-obs"),
         }
     )
-    given = resource.attributes.get(_INSTANCE)
-    if given and not forked:
-        return resource
-    return resource.merge(Resource({_INSTANCE: f"{given}-{os.getpid()}" if given else str(uuid.uuid4())}))
+    return resource if resource.attributes.get(_INSTANCE) else resource.merge(Resource({_INSTANCE: str(uuid.uuid4())}))
+
+
+def forked(resource: Resource) -> Resource:
+    """That of a forked child, which is an instance of its own, as its counters begin at its own zero: its id ends in the process id."""
+    return resource.merge(Resource({_INSTANCE: f"{resource.attributes.get(_INSTANCE)}-{os.getpid()}"}))

@@ -304,6 +304,7 @@ class Settings:
     content: Content
     metrics_endpoint: str
     metrics_interval: float
+    prices_file: str
     tail_sampling: bool
     tail_slow: float
     tail_expensive: float
@@ -471,6 +472,13 @@ OPTIONS: Final[Mapping[str, Option]] = {
         0.5,
         "with tail sampling: a request whose model calls cost so much is expensive, in USD",
         aliases=("observability.tracing.tail.expensive",),
+    ),
+    "prices_file": Option(
+        "observability.prices_file",
+        ("SAGE_PRICES_FILE",),
+        parse_text,
+        "",
+        "a YAML or JSON file of prices that come before those of the bundled table",
     ),
     "health": Option("observability.health.enabled", ("SAGE_HEALTH_ENABLED",), parse_bool, True, "whether /health/* is served"),
     "label_budget": Option(

@@ -7,12 +7,17 @@ nothing and is counted as unknown.
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import Final
 
+from sage_obs.errors import ConfigError
 from sage_obs.genai.usage import Usage
+from sage_obs.settings import parse_amount, read_yaml
 
 AS_OF: Final = date(2026, 11, 24)
 _MILLION: Final = 1_000_000
@@ -129,9 +134,49 @@ PRICES: Final = {
 }
 
 
+class _Active:
+    __slots__ = ("own",)
+
+    def __init__(self) -> None:
+        self.own: Mapping[str, Price] = {}
+
+
+_active: Final = _Active()
+
+
+def use(own: Mapping[str, Price]) -> None:
+    """Bill these models by these prices from now on, before what the table says."""
+    _active.own = own
+
+
+def load(file: str) -> Mapping[str, Price]:
+    """The prices in a YAML or JSON file; no file is no prices. Raises ConfigError where it cannot be read or says something else.
+
+    A model has `input`, `output` and perhaps `cached_read` and `cached_write`, in US dollars for a million tokens.
+    """
+    if not file:
+        return {}
+    tree = read_yaml(Path(file), os.environ)
+    found: dict[str, dict[str, object]] = {}
+    for path, value in tree.items():
+        model, _, name = path.rpartition(".")
+        found.setdefault(model.lower(), {})[name] = value
+    return {model: _price(file, model, said) for model, said in found.items()}
+
+
+def _price(file: str, model: str, said: Mapping[str, object]) -> Price:
+    try:
+        return Price(**{name: parse_amount(value) for name, value in said.items()})
+    except (TypeError, ValueError):
+        hint = "A model has `input` and `output`, and may have `cached_read` and `cached_write`: US dollars for a million tokens."
+        raise ConfigError(f"{file}: `{model}` is no price.", hint=hint) from None
+
+
 def price_of(provider: str, model: str) -> Price | None:
     """The price of a model, dated revisions of it included (`gpt-4o-2024-08-06`); None where it is not known."""
     if provider in FREE_PROVIDERS:
         return FREE
     name = model.lower()
-    return PRICES.get(name) or PRICES.get(_REVISION.sub("", name))
+    revised = _REVISION.sub("", name)
+    own = _active.own
+    return own.get(name) or own.get(revised) or PRICES.get(name) or PRICES.get(revised)

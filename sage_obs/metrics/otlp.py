@@ -1,6 +1,6 @@
 """A store as OTLP metrics: cumulative sums and histograms from the time the counting began, and gauges.
 
-Imported where something is pushed, as the SDK is for its data model and its exporter.
+Imported where something is pushed, as the SDK is for its data model and its encoder.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, cast
 
+from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.sdk.metrics import Exemplar
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
@@ -51,8 +52,12 @@ def unit_of(name: str) -> str:
     return next((unit for end, unit in _UNITS.items() if bare.endswith(end)), "1")
 
 
-def metrics_data(store: Store, resource: Resource, *, since: float, now: float) -> MetricsData:
-    """Everything that a store holds, counted since a Unix time, in seconds, until another one."""
+def request(store: Store, resource: Resource, *, since: float, now: float) -> bytes:
+    """The export of everything that a store holds, counted since a Unix time, in seconds, until another one."""
+    return bytes(encode_metrics(_data(store, resource, since=since, now=now)).SerializeToString())
+
+
+def _data(store: Store, resource: Resource, *, since: float, now: float) -> MetricsData:
     window = {"start_time_unix_nano": round(since * _NANOSECONDS), "time_unix_nano": round(now * _NANOSECONDS)}
     metrics = [metric for family in store.every() for metric in _metric(family, window)]
     scope = ScopeMetrics(scope=InstrumentationScope(_SCOPE), metrics=metrics, schema_url="")

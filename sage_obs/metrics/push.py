@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
 
 from sage_obs.conventions import EXPORT_FAILURES
@@ -22,15 +22,38 @@ from sage_obs.privacy.redaction import redact_text
 from sage_obs.settings import Settings
 
 if TYPE_CHECKING:  # the SDK is loaded where something is pushed
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+    from opentelemetry.sdk.resources import Resource
 
 _PATH: Final = "/v1/metrics"
-_EXPORT_SECONDS: Final = 10.0
-"""OTLP's default for one export, retries included."""
 _OTLP: Final = frozenset({"otlp", "otlp_proto_http", "otlp_proto_grpc"})
 _EXPORTER: Final = "OTEL_METRICS_EXPORTER"
 _BASE: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+
+
+class Answer(Protocol):
+    """What became of a post."""
+
+    @property
+    def taken(self) -> bool:
+        """Whether it was taken."""
+
+    @property
+    def rejected(self) -> int:
+        """How many data points of it were not."""
+
+
+class Endpoint(Protocol):
+    """What takes OTLP."""
+
+    def post(self, body: bytes) -> Answer:
+        """Post a message, again where that may help, for a bounded time."""
+
+    def hurry(self) -> None:
+        """Try nothing again from now on."""
+
+    def close(self) -> None:
+        """Let go of the connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,34 +141,33 @@ class Pusher:
 
 
 class PushComponent:
-    """Pushes a store; `refresh` brings its gauges up to date before."""
+    """Pushes a store; `refresh` brings its gauges up to date before, `endpoint` makes what stands for a URL."""
 
     name = "push"
 
-    def __init__(self, settings: Settings, store: Store, *, refresh: Callable[[], None]) -> None:
+    def __init__(self, settings: Settings, store: Store, *, refresh: Callable[[], None], endpoint: Callable[[str], Endpoint]) -> None:
         self._settings = settings
         self._store = store
         self._refresh = refresh
+        self._make = endpoint
         self._failures = store.cell(EXPORT_FAILURES, "metrics")
-        self._exporter: OTLPMetricExporter | None = None
+        self._endpoint: Endpoint | None = None
         self._pusher: Pusher | None = None
         self._since = 0.0
 
     def start(self) -> str:
-        """Push from now on."""
-        goal = target(self._settings, os.environ)
-        self._begin(goal.url, forked=False)
-        return f"every {self._settings.metrics_interval:g} s to {redact_text(goal.url)}"
-
-    def _begin(self, url: str, *, forked: bool) -> None:
-        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-
+        """Push from now on. Raises ImportError where the encoder cannot be had, which must not come up in the thread."""
+        from sage_obs.metrics import otlp  # noqa: F401 - as said
         from sage_obs.resource import resource_of
 
+        goal = target(self._settings, os.environ)
+        self._begin(goal.url, resource_of(self._settings))
+        return f"every {self._settings.metrics_interval:g} s to {redact_text(goal.url)}"
+
+    def _begin(self, url: str, resource: Resource) -> None:
         self._since = time.time()
-        self._url = url
-        self._resource = resource_of(self._settings, forked=forked)
-        self._exporter = OTLPMetricExporter(endpoint=url, timeout=_EXPORT_SECONDS)
+        self._url, self._resource = url, resource
+        self._endpoint = None
         self._pusher = Pusher(self._push, interval=self._settings.metrics_interval)
 
     def _push(self) -> bool:
@@ -164,16 +186,14 @@ class PushComponent:
         return well
 
     def _export(self) -> bool:
-        from opentelemetry.sdk.metrics.export import MetricExportResult
+        """Push once. The connection is made by the first push: not while a child is being forked."""
+        from sage_obs.metrics.otlp import request
 
-        from sage_obs.metrics.otlp import metrics_data
-
-        exporter = self._exporter
-        if exporter is None:
-            return False
+        if (endpoint := self._endpoint) is None:
+            endpoint = self._endpoint = self._make(self._url)
         self._refresh()
-        data = metrics_data(self._store, self._resource, since=self._since, now=time.time())
-        return exporter.export(data) is MetricExportResult.SUCCESS
+        answer = endpoint.post(request(self._store, self._resource, since=self._since, now=time.time()))
+        return answer.taken and not answer.rejected
 
     def flush(self, timeout: float) -> bool:
         """Push now, within `timeout` seconds."""
@@ -182,11 +202,13 @@ class PushComponent:
     def finish(self, timeout: float) -> bool:
         """Push a last time, within `timeout` seconds."""
         pusher, self._pusher = self._pusher, None
-        if pusher is None or self._exporter is None:
+        if pusher is None:
             return True
+        if (endpoint := self._endpoint) is not None:
+            endpoint.hurry()
         done = pusher.close(timeout)
-        self._exporter.shutdown()
-        self._exporter = None
+        if (endpoint := self._endpoint) is not None:
+            endpoint.close()
         return done
 
     def stop(self, timeout: float) -> None:
@@ -196,4 +218,6 @@ class PushComponent:
     def restart_after_fork(self) -> None:
         """Push for itself in a forked child, which counts from zero; the parent's thread and connections are the parent's."""
         if self._pusher is not None:
-            self._begin(self._url, forked=True)
+            from sage_obs.resource import forked
+
+            self._begin(self._url, forked(self._resource))

@@ -12,7 +12,7 @@ import httpx
 import openai
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import sage_obs
@@ -28,8 +28,10 @@ _SECRETS = st.one_of(
     _LETTERS.map(lambda text: f"password={text}"),
     _LETTERS.map(lambda text: f'{{"api_key": "{text}"}}'),
 )
-_SEEDS = st.text("bcdfghjklmnpqrstvwxz", min_size=16, max_size=24)
+_SEEDS = st.text("BCDFGHJKLMNPQRSTVWXZ", min_size=16, max_size=24)
 """Nothing else says so."""
+_PHASES = (Phase.reuse, Phase.generate)
+"""A smaller secret says no more, and looking for one takes minutes."""
 
 
 class _World:
@@ -79,6 +81,7 @@ class _World:
         accept = {"accept": "application/openmetrics-text"}
         scraped = httpx.get(f"http://127.0.0.1:{self._handle.metrics_port}/metrics", headers=accept).text
         sent = b"".join(self._collector.bodies).decode("utf-8", "replace")
+        self._collector.bodies.clear()
         return sent, self._log.read_text() + scraped
 
 
@@ -93,7 +96,7 @@ def world(request: pytest.FixtureRequest, instrument: Callable[..., sage_obs.Han
         sage_obs.uninstrument()
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, phases=_PHASES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=_SEEDS, secret=_SECRETS)
 def test_content_is_nowhere_unless_it_is_asked_for_and_secrets_never_are(world: tuple[str, _World], seed: str, secret: str) -> None:
     """Off, nothing of what was said is in any signal; with `full` it is on the spans alone, without its secrets."""
@@ -102,8 +105,9 @@ def test_content_is_nowhere_unless_it_is_asked_for_and_secrets_never_are(world: 
     bare = str(orjson.loads(bare)["api_key"]) if bare.startswith("{") else bare
     service.run(f"{seed} and {secret} and {seed}")
     sent, written = service.everything()
-    assert bare[-20:] not in sent + written
+    leaked = bare[-20:] in sent + written  # a failed comparison of texts of this length would take minutes to explain
+    assert not leaked
+    there, asked = "chat gpt-4o" in sent, "answered" in written
+    assert (there, asked) == (True, True)
     assert (seed in sent, SECRET in sent) == (level == "full", level == "full")
     assert (seed in written, SECRET in written) == (False, False)
-    assert "chat gpt-4o" in sent
-    assert "answered" in written

@@ -101,6 +101,15 @@ def test_a_secret_at_the_cut_is_not_cut_in_two(before: int) -> None:
     assert "abcdef" not in clipped(far + "b" * 9000, 1000)
 
 
+def test_a_secret_at_the_end_of_what_is_looked_at_is_not_pulled_in() -> None:
+    """Where long secrets before it shrink to their masks, one that was not seen whole stays out all the same."""
+    most = 400
+    long = ("sk-" + "a" * 1100 + " ") * 4
+    text = long + "b" * (most + 4096 - len(long) - 11) + " " + KEY + "c" * 1000
+    assert "abcdef" in text[: most + 4096]
+    assert "abcdef" not in clipped(text, most)
+
+
 def test_only_data_is_written_of_a_value() -> None:
     """Data is written by its fields, an object by its type: neither its `__repr__` nor its `__str__` is asked."""
 
@@ -199,6 +208,16 @@ def test_an_agent_says_what_it_is_asked_and_answers(kind: str, inside: bool) -> 
     ((asked,), (answered,)) = (orjson.loads(str(found[name])) for name in (IN, OUT))
     assert orjson.loads(asked["parts"][0]["content"]) == {"question": "why", "limit": 4}
     assert answered["parts"][0]["content"] == ("why4" if "generator" in kind else '{"why":4}')
+
+
+def test_a_context_inside_another_keeps_the_level_that_it_does_not_name() -> None:
+    """The nearest that names one decides, and behind a block it is as it was before."""
+    levels: list[bool] = []
+    with testing.capture(content="full"), sage_obs.context(content="off"):
+        for around in ({"tenant": "acme"}, {"content": "full"}, {}):
+            with sage_obs.context(**around), sage_obs.llm_call("p", "m") as call:
+                levels.append(call.capture.on)
+    assert levels == [False, True, False]
 
 
 def test_an_unknown_level_captures_nothing_and_is_counted() -> None:

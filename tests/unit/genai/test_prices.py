@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+import sage_obs
+from sage_obs.errors import ConfigError
 from sage_obs.genai.prices import PRICES, Price, price_of
 from sage_obs.genai.usage import Usage
 
@@ -66,3 +69,26 @@ def test_cached_tokens_cost_what_the_cache_does() -> None:
     usage = Usage.of(input=100, output=20, cached_read=40, cached_write=10)
     assert Price(1.0, 5.0, 0.1, 1.25).cost(usage) * _MILLION == pytest.approx(50 * 1.0 + 40 * 0.1 + 10 * 1.25 + 20 * 5.0)
     assert Price(1.0, 5.0).cost(usage) * _MILLION == pytest.approx(100 * 1.0 + 20 * 5.0)
+
+
+def test_a_users_prices_come_before_the_table(instrument: Callable[..., sage_obs.Handle], tmp_path: Path) -> None:
+    """A file adds models and changes prices, revisions included, for as long as the layer is on."""
+    file = tmp_path / "prices.yaml"
+    file.write_text("gpt-4.1: {input: 1, output: 2, cached_read: 0.5}\nMine: {input: 3, output: 4}\n")
+    instrument(prices_file=file)
+    assert price_of("openai", "gpt-4.1-2025-04-14") == Price(1.0, 2.0, 0.5)
+    assert price_of("own", "mine") == Price(3.0, 4.0)
+    assert price_of("openai", "gpt-4o") == PRICES["gpt-4o"]
+    sage_obs.uninstrument()
+    assert price_of("own", "mine") is None
+
+
+@pytest.mark.parametrize(
+    "text", ["m: {input: 1}", "m: {input: 1, output: x}", "m: {input: -1, output: 1}", "m: 3", "m: {input: 1, more: 1}"]
+)
+def test_a_file_that_has_no_prices_is_an_error_that_names_it(instrument: Callable[..., sage_obs.Handle], tmp_path: Path, text: str) -> None:
+    """File and model are in the message, and what a price is."""
+    file = tmp_path / "prices.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"prices.yaml: `m?` is no price. A model has `input` and `output`"):
+        instrument(prices_file=str(file))

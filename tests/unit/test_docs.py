@@ -1,0 +1,40 @@
+"""The pages of `docs`, executed and compared with what they are about."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from sage_obs import semconv, testing
+from sage_obs.privacy.content import LEVELS
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_what_the_page_on_content_says_to_verify_holds() -> None:
+    """The block under Verify runs as it stands."""
+    page = (DOCS / "how-to/capture-content.md").read_text()
+    block = page.partition("## Verify")[2].partition("```python\n")[2].partition("```")[0]
+    try:
+        exec(block, {"sage_obs": __import__("sage_obs")})  # noqa: S102 - it is ours
+    finally:
+        testing.reset()
+
+
+def test_the_page_on_content_has_every_level() -> None:
+    """A level that is added is described."""
+    page = (DOCS / "how-to/capture-content.md").read_text()
+    assert re.findall(r"^\| `(\w+)`", page, re.MULTILINE) == list(LEVELS)
+
+
+@pytest.mark.parametrize(
+    "name", sorted({value for value in vars(semconv).values() if isinstance(value, str) and value.startswith("gen_ai.")})
+)
+def test_the_reference_has_every_attribute(name: str) -> None:
+    """Today's names are all there, and beside those that had another one, that."""
+    page = (DOCS / "reference/genai.md").read_text()
+    assert f"`{name}`" in page
+    if name in semconv.OLDER:
+        assert re.search(rf"\| `{re.escape(name)}` \| `{re.escape(semconv.OLDER[name])}`", page)
