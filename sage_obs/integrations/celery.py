@@ -15,7 +15,7 @@ from sage_obs.health.board import board
 from sage_obs.integrations import celery_task as tasks
 from sage_obs.integrations.loggers import TO_ROOT, TakenOver
 from sage_obs.integrations.outgoing import inject
-from sage_obs.integrations.patch import Patch
+from sage_obs.integrations.patch import Patch, Patches
 
 _REQUEST: Final = "celery.worker.request"
 """The module of a worker's main process, which is not imported where tasks are only sent."""
@@ -48,7 +48,7 @@ class CeleryIntegration:
 
     def __init__(self) -> None:
         self._ears: tuple[_Ear, ...] = ()
-        self._patch: Patch | None = None
+        self._patches = Patches()
         self._loggers = TakenOver({"celery.task": TO_ROOT})
 
     def install(self) -> None:
@@ -78,11 +78,9 @@ class CeleryIntegration:
 
     def _in_worker(self, **_: object) -> None:
         """A worker begins in this process, which hears of the tasks whose process was lost."""
-        if self._patch is None:
-            from celery.worker.request import Request
+        from celery.worker.request import Request
 
-            self._patch = Patch(Request, "on_failure", tasks.in_parent)
-            self._patch.install()
+        self._patches.install(Patch(Request, "on_failure", tasks.in_parent))
         if records.handler() is not None:
             self._loggers.take()
 
@@ -94,9 +92,7 @@ class CeleryIntegration:
         ears, self._ears = self._ears, ()
         for ear in ears:
             ear.disconnect()
-        if self._patch is not None:
-            self._patch.uninstall()
-            self._patch = None
+        if self._patches.uninstall():
             self._loggers.give_back()
 
 

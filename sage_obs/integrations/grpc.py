@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from sage_obs.health.board import board
-from sage_obs.integrations.patch import Patch
+from sage_obs.integrations.patch import Patch, Patches
 from sage_obs.metrics.active import internal_error
 from sage_obs.tracing.active import tracing
 
@@ -40,14 +40,11 @@ class GrpcIntegration:
     versions = ("1.60", "2")
 
     def __init__(self) -> None:
-        self._patches: tuple[Patch, ...] = ()
+        self._patches = Patches()
 
     def install(self) -> None:
         """Patch the making of servers and the methods of stubs."""
-        if not self._patches:
-            self._patches = (*self._servers(), *_clients())
-            for patch in self._patches:
-                patch.install()
+        self._patches.install(*self._servers(), *_clients())
 
     def _servers(self) -> Iterator[Patch]:
         import grpc
@@ -67,9 +64,7 @@ class GrpcIntegration:
 
     def uninstall(self) -> None:
         """Put them back. Servers that were made meanwhile go on and are not measured."""
-        for patch in self._patches:
-            patch.uninstall()
-        self._patches = ()
+        self._patches.uninstall()
 
 
 def _clients() -> Iterator[Patch]:

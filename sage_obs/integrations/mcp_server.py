@@ -28,7 +28,9 @@ _CALL: Final = "tools/call"
 _STREAMS: Final = frozenset({"subscriptions/listen"})
 """What lasts as long as the client listens is no request whose duration means anything."""
 _NOT_FOUND: Final = -32601
-_INVALID: Final = -32602
+_INVALID_PARAMS: Final = -32602
+_CALLERS: Final = ("Unknown tool: ", "Input validation error: ")
+"""How the SDK's answers begin where the caller, often a model that made the name up, has asked for what there is not."""
 
 
 class Served:
@@ -48,7 +50,7 @@ class Served:
 
     def error(self, error: BaseException) -> None:
         """It was answered with this error."""
-        self._code = _INVALID if type(error).__name__ == "ValidationError" else part(error, "error", "code")
+        self._code = _INVALID_PARAMS if type(error).__name__ == "ValidationError" else part(error, "error", "code")
         self._kind = of_rpc_code(self._code) if isinstance(self._code, int) else classify(error)
 
     def end(self) -> None:
@@ -74,14 +76,17 @@ class Served:
         """What callers make up is no operation: a method that is not known, or a tool that may not be."""
         if self._code == _NOT_FOUND:
             return UNMATCHED
-        return f"{_CALL} {self._tool}" if self._tool and self._code != _INVALID else self._method
+        return f"{_CALL} {self._tool}" if self._tool and self._kind is not ErrorType.INVALID_REQUEST else self._method
 
 
 def kind_of_result(result: object) -> ErrorType | None:
     """The kind of error that a tool's answer says it is, as the SDK's object, one inside another, or what it looks like on the wire."""
     inner = part(result, "root") or result
-    failed = any(part(inner, name) is True for name in ("isError", "is_error"))
-    return ErrorType.TOOL_ERROR if failed else None
+    if not any(part(inner, name) is True for name in ("isError", "is_error")):
+        return None
+    content = part(inner, "content")
+    said = part(content[0], "text") if isinstance(content, list) and content else None
+    return ErrorType.INVALID_REQUEST if isinstance(said, str) and said.startswith(_CALLERS) else ErrorType.TOOL_ERROR
 
 
 def begin(method: object, tool: object, meta: object) -> Served | None:

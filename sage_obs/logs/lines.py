@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 
-from sage_obs.logs.safe import UNPRINTABLE, safe_text, safe_value
+from sage_obs.logs.safe import TOO_LONG, UNPRINTABLE, safe_text, safe_value
 from sage_obs.privacy.redaction import redact, telling
 from sage_obs.tracing.ambient import CONVERSATION_ID, TENANT
 from sage_obs.tracing.context import ambient_var, request_var
@@ -41,6 +41,8 @@ _IDS: Final = ("request_id", "trace_id", "duration_ms", "span_id")
 _LATER: Final = (CONVERSATION_ID, TENANT, "error.type", "error.stack")
 _OPTIONS: Final = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
 _STACK_LIMIT: Final = 32_768
+LONGEST_LINE: Final = 262_144
+"""Bytes; of a longer line, which few readers take and ten thousand of which may wait in memory, the values are cut."""
 _DAMAGED: Final = "the log record could not be read"
 
 
@@ -95,6 +97,9 @@ class Lines:
         try:
             said = self._said(record)
             line = self._encode(self._fields(record, said))
+            if len(line) > LONGEST_LINE:
+                said = _cut(said)
+                line = self._encode(self._fields(record, said))
             return redact(line) if self._suspicious or telling(_as_json(said)) else line
         except Exception:  # noqa: BLE001 - a damaged record is no reason to break the caller, and is worth a line
             return self._encode(
@@ -131,6 +136,18 @@ class Lines:
         fields |= {"logger": None, "service": identity.service, "version": identity.version}
         fields |= {key: None for key in _LATER if key in said}
         return fields | said
+
+
+def _cut(said: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with long texts cut; and if that is not enough, without what is long by the number of its parts."""
+    short = {key: value if key == "error.stack" else safe_value(value) for key, value in said.items()}
+    room = LONGEST_LINE - len(_as_json({key: value for key, value in short.items() if key in KEYS}))
+    for key in [key for key in short if key not in KEYS]:
+        size = len(_as_json({key: short[key]}))
+        if size > room:
+            short[key], size = TOO_LONG, len(TOO_LONG) + len(key)
+        room -= size
+    return short
 
 
 def _message(record: logging.LogRecord) -> str:

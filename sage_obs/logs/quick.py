@@ -13,7 +13,7 @@ from typing import Final
 import orjson
 
 from sage_obs.logs.clock import Clock
-from sage_obs.logs.lines import SETTABLE, Extras, Identity, Lines
+from sage_obs.logs.lines import LONGEST_LINE, SETTABLE, Extras, Identity, Lines
 from sage_obs.logs.safe import safe_text, safe_value
 from sage_obs.privacy.redaction import redact, telling
 from sage_obs.tracing.ambient import CONVERSATION_ID, TENANT
@@ -62,6 +62,8 @@ class QuickLines:
                 ids = f',"request_id":"{request.request_id}","trace_id":"{request.trace_id}","span_id":"{request.span_id}"'
             head, middle = f"{_BEGIN}{self._clock.text(int(record.created * _NANOSECONDS))}{before}", f"{agent}{ids}{source}"
             line = b"".join((head.encode(), said, middle.encode(), rest))
+            if len(line) > LONGEST_LINE:
+                return self._thorough.line(record)
             said = said + rest if request is None or not request.named else said + ids.encode() + rest
             return redact(line) if suspicious or telling(said) else line
         except Exception:  # noqa: BLE001 - a value of the caller's that is not as it should be: the thorough way has an answer to each

@@ -11,6 +11,7 @@ _LONGEST: Final = 16_384
 _WIDEST: Final = 1000
 _INT_BITS: Final = 63
 UNPRINTABLE: Final = "<unprintable>"
+TOO_LONG: Final = "<too long>"
 
 
 def safe_text(value: object) -> str:

@@ -6,17 +6,20 @@ from collections.abc import Callable
 from typing import Final
 
 from sage_obs.conventions import OTHER, Metric
+from sage_obs.privacy.redaction import redact_text
 
 MAX_LABEL_LENGTH: Final = 128
 """In characters. The name of a model has fewer, and every series of a scrape repeats it."""
+_SEARCHED: Final = 1024
+"""How far a value is searched for secrets, of which the cut must leave no half."""
 _UNKNOWN: Final = "unknown"
 
 
 def label_text(value: object) -> str:
-    """A value as a label can carry it: encodable text of at most `MAX_LABEL_LENGTH` characters; `unknown` for None."""
+    """A value as a label can carry it: text of at most `MAX_LABEL_LENGTH` characters without secrets; `unknown` for None."""
     try:
         text = _UNKNOWN if value is None else value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-        text = text[: MAX_LABEL_LENGTH + 1].encode("utf-8", "replace").decode()
+        text = redact_text(text[:_SEARCHED].encode("utf-8", "replace").decode())
     except Exception:  # noqa: BLE001 - `__str__` is the caller's
         return _UNKNOWN
     return text if len(text) <= MAX_LABEL_LENGTH else f"{text[: MAX_LABEL_LENGTH - 1]}…"

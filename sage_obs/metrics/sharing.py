@@ -54,14 +54,6 @@ class Sharing:
         folder = self._folder
         return folder is not None and (folder.owner is None or folder.owner.alive)
 
-    @property
-    def alone(self) -> bool:
-        """Whether no other process that lives shares with this one."""
-        file, folder = self._file, self._folder
-        if file is None or folder is None:
-            return True
-        return not any(one.process != file.member.process and one.process.alive for one in folder.members())
-
     def start(self) -> None:
         """Join where siblings are known already."""
         if self._configured:

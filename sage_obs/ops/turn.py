@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from typing import Final
 
-from sage_obs.conventions import HEALTH_PATHS
+from sage_obs.conventions import HEALTH_PATHS, METRICS_PATH
 from sage_obs.metrics.active import internal_error
 from sage_obs.metrics.sharing import Sharing
 
@@ -47,7 +47,7 @@ class Turn:
         if self._try():
             return
         if self._knocks:
-            self._knock()
+            self._knock(next(iter(HEALTH_PATHS)))
         asked = attempts = 0
         while not self._closed.wait(_SECONDS):
             if self._try():
@@ -56,17 +56,22 @@ class Turn:
                 asked = now
                 self._answer()
             attempts += 1
-            if attempts == _PATIENCE and self._sharing.alone:
+            if attempts == _PATIENCE and not asked and not self._is_of_this_service():
                 _log.warning("metrics and health are not served: a process that is not of this service has port %d", self._address[1])
 
     def _try(self) -> bool:
         return self._sharing.may_answer and self._take()
 
-    def _knock(self) -> None:
+    def _is_of_this_service(self) -> bool:
+        """Whether who has the port shares with this process: then a scrape leaves a sign where they meet."""
+        self._knock(METRICS_PATH)
+        return self._sharing.asked() > 0
+
+    def _knock(self, path: str) -> None:
         """Let who has the port see that it has company: a parent that did not fork this process does not know yet."""
         connection = http.client.HTTPConnection(*self._address, timeout=_KNOCK_SECONDS)
         with suppress(OSError, http.client.HTTPException), closing(connection):
-            connection.request("GET", next(iter(HEALTH_PATHS)))
+            connection.request("GET", path)
             connection.getresponse().read()
 
     def _answer(self) -> None:

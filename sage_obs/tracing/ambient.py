@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Final, Self
 
+from sage_obs.metrics.active import internal_error
 from sage_obs.tracing.context import ambient_var
 
 TENANT: Final = "tenant"
@@ -34,6 +35,15 @@ class _Said(dict[str, str]):
         self.content = getattr(around, "content", None) if content is None else content
 
 
+def _text(value: object) -> str | None:
+    """The value as text; None where it cannot be made one, which is no reason to break the work inside."""
+    try:
+        return str(value)
+    except Exception as exc:  # noqa: BLE001 - it is the caller's code
+        internal_error("traces", exc)
+        return None
+
+
 class context:  # noqa: N801 - reads as a verb where it is used: with sage_obs.context(tenant="acme")
     """Say who the work inside is for. Inner contexts add to outer ones; labels of metrics are never touched.
 
@@ -47,7 +57,7 @@ class context:  # noqa: N801 - reads as a verb where it is used: with sage_obs.c
     def __init__(self, *, tenant: str | None = None, conversation_id: str | None = None, content: str | None = None) -> None:
         self._content = content
         said = {TENANT: tenant, CONVERSATION_ID: conversation_id}
-        self._said = {key: str(value) for key, value in said.items() if value is not None}
+        self._said = {key: text for key, value in said.items() if value is not None and (text := _text(value)) is not None}
         self._here: _Said | None = None
 
     def __enter__(self) -> Self:

@@ -17,7 +17,7 @@ with warnings.catch_warnings():
     langchain_openai: Any = importlib.import_module("langchain_openai")
 
 import sage_obs
-from sage_obs.conventions import LLM_CALLS, LLM_ERRORS, LLM_TIME_TO_FIRST_TOKEN, LLM_TOKENS
+from sage_obs.conventions import LLM_CALLS, LLM_ERRORS, LLM_TIME_TO_FIRST_TOKEN, LLM_TOKENS, STEPS
 from tests.support.llm_server import FakeModels, fake_models
 from tests.support.llm_wire import SECRET
 from tests.support.metrics import value
@@ -60,6 +60,12 @@ def test_what_langchain_asks_is_counted_once_with_its_usage(instrument: Start, m
 def test_a_failure_is_counted_once(instrument: Start, model: Any) -> None:
     """It is classified as the client's own exception, which the caller sees."""
     instrument()
-    with pytest.raises(Exception, match="429"):
+
+    @sage_obs.agent("asker")
+    def asker() -> None:
         model.invoke("rate limit")
+
+    with pytest.raises(Exception, match="429"):
+        asker()
+    assert value(STEPS, suffix="_sum") == 1
     assert value(LLM_CALLS) == value(LLM_ERRORS, error_type="rate_limited") == 1

@@ -8,6 +8,7 @@ import importlib
 import importlib.metadata
 import json
 import os
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -165,7 +166,10 @@ def test_what_a_client_makes_up_is_no_operation_and_its_own_fault(server: Any) -
     with capture() as seen:
         _in_session("in memory", server, caller)
     assert seen.value(REQUESTS.name, protocol="mcp", outcome="success") == seen.value(REQUESTS.name, protocol="mcp") - 3
-    assert seen.value(TOOL_CALLS.name, outcome="success") == 0
+    made_up = [span.name for span in seen.spans if span.kind == "server" and "none" in span.name]
+    assert made_up == []
+    assert seen.value(REQUESTS.name, operation="tools/call", outcome="client_error") == 3
+    assert seen.value(TOOL_CALLS.name, outcome="client_error") == 3
     assert seen.value(TOOL_CALLS.name) == 3
     assert seen.value(REQUESTS_IN_FLIGHT.name) == 0
 
@@ -223,6 +227,32 @@ def test_lines_of_a_server_on_stdio_keep_off_what_it_says(tmp_path: Path) -> Non
     lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if line.startswith("{")]
     found = {line["message"]: line.get("trace_id") for line in lines}
     assert f"3 {found['MCP tools/call add ok']}" == f"3 {found['adding']}" == said[0]
+
+
+ALONE = """\
+import sage_obs
+from tests.integration import test_mcp
+
+sage_obs.instrument("alone", metrics_host="127.0.0.1", metrics_port=0, log_output="/dev/null")
+found = {}
+exec(test_mcp.TOOLS, found)
+
+
+@sage_obs.agent("caller")
+async def caller(session):
+    assert test_mcp._text(await session.call_tool("add", {"x": 1, "y": 2})) == f"3 {sage_obs.current().trace_id}"
+    print("done")
+
+
+test_mcp._in_session("in memory", found["server"], caller)
+"""
+
+
+def test_the_trace_goes_along_without_a_backend_for_spans() -> None:
+    """In a process where nobody receives spans, and OpenTelemetry has no provider, the server has the caller's trace all the same."""
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", ALONE], cwd=root, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.endswith("done\n"), done.stderr
 
 
 def test_nothing_is_measured_while_the_layer_is_off(instrument: Start, server: Any) -> None:

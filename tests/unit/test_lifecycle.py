@@ -63,7 +63,7 @@ def test_status_says_what_is_on_and_why_the_rest_is_off(instrument: Start, monke
     assert status["logs"].why == "switched off by environment SAGE_LOGS_ENABLED"
     assert status["traces"].why == "switched off by argument traces"
     assert status["starlette"].why == "in `disable`"
-    assert status["uvicorn"].why == "logs are off"
+    assert status["gunicorn"].why == "logs are off"
     assert status["httpx"].why == "traces are off"
     for name, component in status.items():
         assert value(COMPONENT_UP, component=name) == float(component.on)

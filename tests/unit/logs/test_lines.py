@@ -11,7 +11,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import sage_obs
-from sage_obs.logs.lines import KEYS, Identity, Lines
+from sage_obs.logs.lines import KEYS, LONGEST_LINE, Identity, Lines
+from sage_obs.logs.quick import QuickLines
 from sage_obs.privacy.redaction import redact, telling
 from sage_obs.tracing.context import Request, request_var
 
@@ -228,3 +229,16 @@ def test_what_a_record_factory_adds_is_an_extra_whenever_it_was_set() -> None:
     line = json.loads(lines.line(made))
     assert (line["region"], line["colour"]) == ("north", "red")
     assert json.loads(lines.line(_record(colour="red")))["colour"] == "red"
+
+
+@pytest.mark.parametrize("value", ["x" * 10_000_000, [["y" * 10_000] * 900], {"a": ["z" * 900] * 900}], ids=["text", "list", "mapping"])
+def test_a_line_has_an_end(value: object) -> None:
+    """Texts of ten megabytes are cut, values with too many parts named, and everything else of the line is there."""
+    record = _record("said %s", value, long=value, short="s")
+    for lines in (Lines(IDENTITY), QuickLines(IDENTITY, Lines(IDENTITY))):
+        line = lines.line(record)
+        assert len(line) < 2 * LONGEST_LINE
+        found = json.loads(line)
+        assert found["message"].startswith("said ")
+        assert (found["short"], found["service"]) == ("s", "shop")
+        assert "long" in found

@@ -398,11 +398,19 @@ def test_what_another_container_left_in_shared_memory_is_removed_once_nobody_hol
     assert not foreign.exists()
 
 
+@pytest.mark.parametrize("siblings", [0, 1])
 def test_a_port_that_a_stranger_has_is_named_in_time(
-    instrument: Callable[..., sage_obs.Handle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    instrument: Callable[..., sage_obs.Handle],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    siblings: int,
 ) -> None:
-    """A process that waits for a port which none of its siblings can have says so, once, and has it as soon as it is free."""
+    """A process that waits for a port which it cannot have, whether it has siblings or not, says so, once; it has it once it is free."""
     monkeypatch.setattr(turn, "_SECONDS", 0.01)
+    monkeypatch.setattr(turn, "_KNOCK_SECONDS", 0.1)
+    for _ in range(siblings):
+        _join(tmp_path, process=Running.of(os.getppid()))
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         port = stranger.getsockname()[1]
         handle = instrument(multiprocess_dir=str(tmp_path), metrics_port=port, logs=False)

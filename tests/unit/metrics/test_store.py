@@ -120,3 +120,14 @@ def test_a_model_of_any_kind_leaves_metrics_readable(instrument: Callable[..., s
         pass
     assert len(generate_latest(REGISTRY)) < 200_000
     assert {labels["model"] for labels in children(LLM_CALLS)} == {label_text(model)}
+
+
+@pytest.mark.parametrize(
+    "secret", ["sk-abcdefghijklmnopqrstuv", "eyJhbGciOi.eyJzdWIi.c2ln", "https://u:topsecret99@host/x", "token=topsecret99"]
+)
+@pytest.mark.parametrize("before", ["", "m " * 55, "m " * 62])
+def test_a_label_holds_no_secret(secret: str, before: str) -> None:
+    """What looks like a credential is masked in a label value too, wherever the cut falls."""
+    text = label_text(f"{before}{secret}")
+    assert len(text) <= MAX_LABEL_LENGTH
+    assert not [part for part in ("abcdefg", "eyJhbGciOi", "topsecret", "eyJ") if part in text]
