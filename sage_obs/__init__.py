@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from sage_obs.genai.agents import agent
     from sage_obs.genai.calls import LlmCall, llm_call
     from sage_obs.genai.tools import tool
+    from sage_obs.genai.waits import waiting
     from sage_obs.lifecycle import Handle, flush, instrument, instrument_app, uninstrument
+    from sage_obs.metrics.active import series
     from sage_obs.tracing.ambient import context
     from sage_obs.tracing.context import CurrentRequest, current, record_error
 
@@ -29,8 +31,10 @@ _HOMES: Final = {
     "instrument_app": "sage_obs.lifecycle",
     "llm_call": "sage_obs.genai.calls",
     "record_error": "sage_obs.tracing.context",
+    "series": "sage_obs.metrics.active",
     "tool": "sage_obs.genai.tools",
     "uninstrument": "sage_obs.lifecycle",
+    "waiting": "sage_obs.genai.waits",
 }
 
 __all__ = [
@@ -46,8 +50,10 @@ __all__ = [
     "instrument_app",
     "llm_call",
     "record_error",
+    "series",
     "tool",
     "uninstrument",
+    "waiting",
 ]
 
 

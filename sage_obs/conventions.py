@@ -215,6 +215,28 @@ LLM_COST = Metric(
     ("provider", "model"),
     budgeted=("model",),
 )
+LLM_RETRIES = Metric(
+    "sage_llm_retries_total",
+    "counter",
+    "Calls to a language model that were made again at the same provider, by why the one before failed.",
+    ("provider", "reason"),
+)
+LLM_FALLBACKS = Metric(
+    "sage_llm_fallbacks_total",
+    "counter",
+    "Calls that went on to another provider, by why: the kind of error, or `breaker_open`.",
+    ("from_provider", "to_provider", "reason"),
+)
+BREAKER_STATE = Metric(
+    "sage_agent_breaker_state",
+    "gauge",
+    "0 closed, 0.5 half-open, 1 open: whether calls to a target are held back because too many failed.",
+    ("target",),
+    budgeted=("target",),
+    merge="max",
+)
+BREAKER_OPEN: Final = "breaker_open"
+"""The `reason` of a fallback that an open circuit breaker made, beside the kinds of error."""
 BUILD_INFO = Metric(
     "sage_build_info",
     "gauge",
@@ -288,6 +310,9 @@ AGENT_METRICS: Final = (
     LLM_REASONING_TOKENS,
     LLM_ERRORS,
     LLM_COST,
+    LLM_RETRIES,
+    LLM_FALLBACKS,
+    BREAKER_STATE,
     BUILD_INFO,
     RELEASE_TIMESTAMP,
     COMPONENT_UP,

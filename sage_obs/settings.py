@@ -250,10 +250,19 @@ def _flatten(tree: Mapping[Any, object], prefix: str, environ: Mapping[str, str]
         path = f"{prefix}{key}"
         if isinstance(value, dict):
             yield from _flatten(value, f"{path}.", environ, file)
-        elif isinstance(value, str):
-            yield path, _expand(value, path, environ, file)
         else:
-            yield path, value
+            yield path, _expanded(value, path, environ, file)
+
+
+def _expanded(value: object, path: str, environ: Mapping[str, str], file: Path) -> object:
+    """A value with the variables in its texts filled in, those of a list too."""
+    if isinstance(value, str):
+        return _expand(value, path, environ, file)
+    if isinstance(value, list):
+        return [_expanded(one, f"{path}[{index}]", environ, file) for index, one in enumerate(value)]
+    if isinstance(value, dict):
+        return {key: _expanded(one, f"{path}.{key}", environ, file) for key, one in value.items()}
+    return value
 
 
 def _expand(text: str, path: str, environ: Mapping[str, str], file: Path) -> str:

@@ -6,38 +6,16 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from sage_agent.llm import LlmConfig, read_llm
 from sage_agent.options import AGENT_OPTIONS, UNUSED_PATHS, UNUSED_VARIABLES
 from sage_obs.errors import ConfigError
 from sage_obs.settings import OPTIONS, Option, Settings, Value, read_yaml, resolve
 
 DEFAULT_FILE: Final = Path("config.yaml")
+_KEYS: Final = ("openai_api_key", "anthropic_api_key", "gemini_api_key", "llm_api_key", "llm_api_keys")
 _JAEGER: Final = re.compile(r"(https?://[^/]+):14268/api/traces/?", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class ScriptedConfig:
-    """The embedded provider: latency and overhead in seconds, the share of calls that fail, the seed, and forced unreadiness."""
-
-    latency: float
-    error_rate: float
-    overhead: float
-    seed: int
-    unready: bool
-
-
-@dataclass(frozen=True, slots=True)
-class LlmConfig:
-    """Which model answers. `timeout` is in seconds and covers one call; `max_tokens` bounds an answer."""
-
-    provider: str
-    model: str
-    base_url: str
-    api_key: str
-    timeout: float
-    max_tokens: int
-    scripted: ScriptedConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +65,8 @@ def load(*, file: Path | None, environ: Mapping[str, str], arguments: Mapping[st
     layer = Settings.load(environ=environ, file=files, foreign=(*_paths(AGENT_OPTIONS), *UNUSED_PATHS))
     endpoint, moved = _otlp_endpoint(layer.traces_endpoint)
     plain = {name: value.value for name, value in values.items()}
-    llm = _llm(plain)
-    notices = (*moved, *_unused(files, environ), *_idle_key(llm, values["llm_api_key"]))
+    llm = read_llm(plain)
+    notices = (*moved, *_unused(files, environ), *_idle_key(llm, values))
     return AgentConfig(
         protocol=plain["protocol"],
         llm=llm,
@@ -127,21 +105,6 @@ def _by_path(values: Mapping[str, Value], layer: Mapping[str, Value]) -> dict[st
     return dict(sorted(merged.items()))
 
 
-def _llm(plain: Mapping[str, Any]) -> LlmConfig:
-    scripted = ScriptedConfig(**{name: plain[f"scripted_{name}"] for name in ScriptedConfig.__dataclass_fields__})
-    rest = {name: plain[f"llm_{name}"] for name in LlmConfig.__dataclass_fields__ if name != "scripted"}
-    llm = LlmConfig(**rest, scripted=scripted)
-    if llm.provider == "scripted":
-        return replace(llm, model=llm.model or "scripted")
-    if not llm.model:
-        raise ConfigError(f"Provider {llm.provider} needs to know which model to ask.", hint="Set llm.model, or SAGE_LLM_MODEL.")
-    if not llm.api_key and llm.base_url == AGENT_OPTIONS["llm_base_url"].default:
-        raise ConfigError(
-            f"Provider {llm.provider} needs a key for {llm.base_url}.", hint="Set OPENAI_API_KEY or SAGE_LLM_API_KEY, or llm.base_url."
-        )
-    return llm
-
-
 def _otlp_endpoint(endpoint: str) -> tuple[str, tuple[str, ...]]:
     match = _JAEGER.fullmatch(endpoint)
     if match is None:
@@ -156,7 +119,13 @@ def _unused(files: tuple[Path, ...], environ: Mapping[str, str]) -> tuple[str, .
     return (f"accepted, not used by this version: {', '.join(found)}",) if found else ()
 
 
-def _idle_key(llm: LlmConfig, key: Value) -> tuple[str, ...]:
-    if llm.provider != "scripted" or not llm.api_key:
+def _idle_key(llm: LlmConfig, values: Mapping[str, Value]) -> tuple[str, ...]:
+    """A key is set, and nobody is asked with it."""
+    if any(target.provider != "scripted" for target in llm.targets):
         return ()
-    return (f"A key is set ({key.source}) but answers are scripted: set SAGE_LLM_PROVIDER=openai and SAGE_LLM_MODEL to ask a model.",)
+    idle = [(name, values[name].source) for name in _KEYS if values[name].value]
+    if not idle:
+        return ()
+    name, source = idle[0]
+    provider = "openai" if name.startswith("llm_") else name.removesuffix("_api_key")
+    return (f"A key is set ({source}) but answers are scripted: set SAGE_LLM_PROVIDER={provider} and SAGE_LLM_MODEL to ask a model.",)

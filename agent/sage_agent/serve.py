@@ -17,9 +17,10 @@ from sage_agent.app import App, operation
 from sage_agent.calls import ModelCalls
 from sage_agent.config import AgentConfig
 from sage_agent.hooks import Hooks
-from sage_agent.providers.select import open_provider
+from sage_agent.retries import Retries
 from sage_agent.service import Service
 from sage_agent.sockets import Listener, open_listener
+from sage_agent.targets import open_targets
 from sage_obs.errors import SageObsError, UnavailableError
 from sage_obs.settings import Settings
 
@@ -35,11 +36,13 @@ def serve(config: AgentConfig, *, environ: MutableMapping[str, str]) -> None:
     began = time.monotonic()
     _require_server()
     listener = open_listener(config.server.host, config.server.port, environ=environ)
-    calls = ModelCalls(open_provider(config), timeout=config.llm.timeout)
+    targets = open_targets(config.llm, connections=config.concurrency.worker_pool_size)
+    calls = ModelCalls(Retries(targets, max_wait=config.llm.max_wait), timeout=config.llm.timeout)
     listening = threading.Event()
     register_checks(calls, listening=listening.is_set, unready=config.llm.scripted.unready)
     app = build_app(config, calls)
     handle = switch_on(config.layer)
+    calls.expose()
     for notice in config.notices:
         _log.warning(notice)
 
@@ -130,8 +133,9 @@ def start_line(config: AgentConfig, listener: Listener, handle: sage_obs.Handle,
         "host": listener.host,
         "port": listener.port,
         "metrics_port": handle.metrics_port,
-        "provider": config.llm.provider,
-        "model": config.llm.model,
+        "provider": config.llm.first.provider,
+        "model": config.llm.first.model,
+        "fallbacks": [f"{one.provider} {one.model}" for one in config.llm.targets[1:]],
         "inherited_socket": listener.inherited,
         "startup_ms": round(seconds * 1000, 1),
     }

@@ -12,7 +12,7 @@ from sage_agent.calls import ModelCalls
 from sage_agent.config import ConcurrencyConfig
 from sage_agent.messages import Message, Reply, new_message_id
 from sage_agent.problems import Problem
-from sage_agent.providers.base import Delta, Prompt
+from sage_agent.providers.base import Delta, Prompt, Usage
 from sage_obs.conventions import ErrorType
 
 
@@ -30,26 +30,27 @@ class Service:
         """The whole answer by `deadline` (the event loop's time). Raises Problem."""
         prompt = Prompt(message.prompt(), self._max_tokens)
         async with self._admitted(deadline):
-            completion = await self._calls.complete(prompt, deadline=deadline)
+            model, completion = await self._calls.complete(prompt, deadline=deadline)
         usage = completion.usage
         counts = (usage.input, usage.output) if usage else (None, None)
-        return Reply(new_message_id(), message, completion.text, self._calls.model, *counts)
+        return Reply(new_message_id(), message, completion.text, model, *counts)
 
     async def stream(self, message: Message, *, deadline: float, emit: Callable[[Reply], Awaitable[None]]) -> Reply:
         """Hand every piece of the answer to `emit` by `deadline`, and return the answer without its text. Raises Problem."""
         prompt = Prompt(message.prompt(), self._max_tokens)
-        end = Reply(new_message_id(), message, "", self._calls.model)
+        message_id = new_message_id()
+        usage: Usage | None = None
 
-        async def forward(delta: Delta) -> None:
-            nonlocal end
-            if delta.usage:
-                end = Reply(end.message_id, message, "", end.model, delta.usage.input, delta.usage.output)
+        async def forward(model: str, delta: Delta) -> None:
+            nonlocal usage
+            usage = delta.usage or usage
             if delta.text:
-                await emit(Reply(end.message_id, message, delta.text, end.model))
+                await emit(Reply(message_id, message, delta.text, model))
 
         async with self._admitted(deadline):
-            await self._calls.stream(prompt, deadline=deadline, emit=forward)
-        return end
+            model = await self._calls.stream(prompt, deadline=deadline, emit=forward)
+        counts = (usage.input, usage.output) if usage else (None, None)
+        return Reply(message_id, message, "", model, *counts)
 
     @asynccontextmanager
     async def _admitted(self, deadline: float) -> AsyncIterator[None]:

@@ -29,6 +29,11 @@ class Wait:
             self._waiting = None
 
 
+def waiting() -> Wait:
+    """Keep the time in a block, such as the pause before a call is made again, out of the request's overhead."""
+    return Wait()
+
+
 def count_step(number: int = 1) -> None:
     """The request being served here calls a model or a tool; -1 where it turned out that it did not."""
     request = under_way()

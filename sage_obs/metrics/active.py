@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from sage_obs.conventions import INTERNAL_ERRORS
+from sage_obs.conventions import INTERNAL_ERRORS, Metric
+from sage_obs.metrics.cells import Cell
 from sage_obs.metrics.store import Store
 
 _log = logging.getLogger("sage_obs")
@@ -28,6 +29,15 @@ _active: Final = _Active()
 def store() -> Store:
     """The store to write to now."""
     return _active.store
+
+
+def series(metric: Metric, *labels: str) -> Cell:
+    """The counter or gauge of the conventions with these label values, in the order of its labels, to `add` to or `set`.
+
+    For what only the application knows: `series(LLM_RETRIES, "openai", "rate_limited").add()`. It is asked for anew each time, as
+    instrument() and uninstrument() change where it stands.
+    """
+    return store().cell(metric, *labels)
 
 
 def use(new: Store) -> None:

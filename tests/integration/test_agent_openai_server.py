@@ -17,7 +17,9 @@ from tests.support.openai_server import FakeOpenAI, fake_openai
 @contextmanager
 def _pair(folder: Path) -> Iterator[tuple[RunningAgent, FakeOpenAI]]:
     with fake_openai() as upstream:
-        (folder / "config.yaml").write_text(f"llm: {{provider: openai, model: m-1, base_url: '{upstream.base_url}', timeout: 2s}}\n")
+        (folder / "config.yaml").write_text(
+            f"llm: {{provider: openai, model: m-1, base_url: '{upstream.base_url}', timeout: 2s, retry: {{max_wait: 0}}}}\n"
+        )
         with running_agent(folder, environ={"SAGE_LLM_API_KEY": "sk-test"}) as agent:
             yield agent, upstream
 

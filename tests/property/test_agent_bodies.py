@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_agent.app import App
-from sage_agent.calls import ModelCalls
-from sage_agent.config import ConcurrencyConfig, ScriptedConfig, ServerConfig
+from sage_agent.config import ConcurrencyConfig, ServerConfig
+from sage_agent.llm import ScriptedConfig
 from sage_agent.providers.scripted import ScriptedProvider
 from sage_agent.service import Service
 from sage_agent.wire import Event
+from tests.support.providers import calls_to
 
 _SCRIPTED = ScriptedConfig(latency=0.0, error_rate=0.0, overhead=0.0, seed=0, unready=False)
 _LIMITS = ServerConfig(host="127.0.0.1", port=0, max_body_bytes=4096, drain_timeout=1.0, request_timeout=5.0)
@@ -31,7 +32,7 @@ _PATHS = st.sampled_from(["/v1/messages", "/a2a/v1/messages", "/sage/message", "
 
 async def _exchange(path: str, chunks: list[bytes], headers: list[tuple[bytes, bytes]]) -> tuple[int, bytes]:
     """Send one request to a new application; returns the status and the whole body of the answer."""
-    service = Service(ModelCalls(ScriptedProvider(_SCRIPTED, model="m"), timeout=5.0), ConcurrencyConfig(1, 1, 1), max_tokens=20)
+    service = Service(calls_to(ScriptedProvider(_SCRIPTED, model="m")), ConcurrencyConfig(1, 1, 1), max_tokens=20)
     events = [{"type": "http.request", "body": chunk, "more_body": index < len(chunks) - 1} for index, chunk in enumerate(chunks)]
     sent: list[Event] = []
 

@@ -59,8 +59,8 @@ def reply(path: str, body: dict[str, Any], *, before: int) -> Reply:
         return _json(500, {"error": {"message": "again"}}, ("retry-after-ms", "1"))
     if prompt in REFUSALS:
         return _json(REFUSALS[prompt], refusal(path, prompt))
-    if prompt in _ODD:
-        return _ODD[prompt]
+    if prompt in _ODD or prompt == "limited" or (prompt == "limited once" and not before):
+        return _ODD.get(prompt) or _limited(path)
     found = answer(path, body, prompt)
     if isinstance(found, Events):
         return Reply(200, "text/event-stream", tuple(text.encode() for text in found.texts), streamed=True, cut=found.cut)
@@ -69,6 +69,14 @@ def reply(path: str, body: dict[str, Any], *, before: int) -> Reply:
 
 def _json(status: int, document: object, *headers: tuple[str, str]) -> Reply:
     return Reply(status, "application/json", (json.dumps(document).encode(),), headers=headers)
+
+
+def _limited(path: str) -> Reply:
+    """Gemini has the time to wait in the body."""
+    if "Content" not in path:
+        return _json(429, {"type": "error", "error": {"type": "rate_limit_error", "message": "no"}}, ("retry-after", "7"))
+    wait = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "6.2s"}
+    return _json(429, {"error": {"code": 429, "message": "no", "status": "RESOURCE_EXHAUSTED", "details": [wait]}})
 
 
 def prompt_of(body: dict[str, Any]) -> str:

@@ -19,36 +19,52 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens billed for one call."""
+    """Tokens billed for one call. Input includes `cached_read` and `cached_write`, output includes `reasoning`."""
 
     input: int
     output: int
+    cached_read: int = 0
+    cached_write: int = 0
+    reasoning: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A whole answer; `usage` is None where the provider did not say."""
+    """A whole answer; `usage` is None where the provider did not say. `finish` is why it ends, in the words of OpenAI's chat."""
 
     text: str
     usage: Usage | None
+    finish: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of a streamed answer; the last one may carry the usage and no text."""
+    """A piece of a streamed answer; some carry the usage so far, or why the answer ends, and no text."""
 
     text: str
     usage: Usage | None = None
+    finish: str = ""
 
 
 class ProviderError(Exception):
-    """A call to a model that failed, by the fixed taxonomy. `retry_after` is what the provider asked for, in whole seconds."""
+    """A call to a model that failed, by the fixed taxonomy.
+
+    `retry_after` is what the provider asked for, in whole seconds; `begun` is whether text of the answer had been handed on.
+    """
 
     def __init__(self, error_type: ErrorType, message: str, *, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.error_type = error_type
         self.message = message
         self.retry_after = retry_after
+        self.begun = False
+
+
+class OutOfTimeError(ProviderError):
+    """The request's own deadline cut a call short, which says nothing of the provider."""
+
+    def __init__(self) -> None:
+        super().__init__(ErrorType.TIMEOUT, "the request's time was over before the provider answered")
 
 
 class Provider(Protocol):

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final
 
-from sage_agent.config import ScriptedConfig
+from sage_agent.llm import ScriptedConfig
 from sage_agent.providers.base import Completion, Delta, Prompt, ProviderError, Usage
 from sage_obs.conventions import ErrorType
 
@@ -52,7 +52,7 @@ class ScriptedProvider:
         if fails:
             raise _failure()
         words = self._words(prompt)
-        return Completion(" ".join(words), Usage(_tokens(prompt.text), len(words)))
+        return Completion(" ".join(words), Usage(_tokens(prompt.text), len(words)), "stop")
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Delta, None]:
         """Answer word by word, the scripted latency spread over the words; a failing call breaks off half-way."""
@@ -63,7 +63,7 @@ class ScriptedProvider:
             yield Delta(word if index == 0 else f" {word}")
         if fails:
             raise _failure()
-        yield Delta("", Usage(_tokens(prompt.text), len(words)))
+        yield Delta("", Usage(_tokens(prompt.text), len(words)), "stop")
 
     async def close(self) -> None:
         """There is nothing to let go of."""

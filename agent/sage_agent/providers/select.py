@@ -1,17 +1,21 @@
-"""Which adapter a configuration asks for."""
+"""Which adapters a target asks for."""
 
 from __future__ import annotations
 
-from sage_agent.config import AgentConfig
+from sage_agent.fallbacks import TargetConfig
+from sage_agent.llm import ScriptedConfig
 from sage_agent.providers.base import Provider
 
 
-def open_provider(config: AgentConfig) -> Provider:
-    """The configured provider. HTTP is imported only where it is spoken."""
-    if config.llm.provider == "openai":
-        from sage_agent.providers.openai import OpenAIProvider
+def open_providers(target: TargetConfig, scripted: ScriptedConfig, *, connections: int) -> tuple[Provider, ...]:
+    """A provider for each key, over one pool of connections. HTTP is imported only where it is spoken."""
+    if target.provider == "scripted":
+        from sage_agent.providers.scripted import ScriptedProvider
 
-        return OpenAIProvider(config.llm, connections=config.concurrency.worker_pool_size)
-    from sage_agent.providers.scripted import ScriptedProvider
+        return (ScriptedProvider(scripted, model=target.model),)
+    from sage_agent.providers.http import HttpProvider, open_client
+    from sage_agent.providers.wires import wire_of
 
-    return ScriptedProvider(config.llm.scripted, model=config.llm.model)
+    wire, client = wire_of(target.provider), open_client(connections=connections)
+    keys = target.api_keys or ("",)
+    return tuple(HttpProvider(wire, client, model=target.model, base_url=target.base_url, api_key=key) for key in keys)

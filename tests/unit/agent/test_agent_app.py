@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from sage_agent.app import App, operation
-from sage_agent.calls import ModelCalls, as_problem
+from sage_agent.calls import as_problem
 from sage_agent.config import ConcurrencyConfig, ServerConfig
 from sage_agent.providers.base import Completion, Delta, Prompt, ProviderError
 from sage_agent.service import Service
 from sage_agent.wire import Departure, Event
 from sage_obs.conventions import ErrorType
+from tests.support.providers import calls_to
 
 _LIMITS = ServerConfig(host="127.0.0.1", port=0, max_body_bytes=4096, drain_timeout=1.0, request_timeout=5.0)
 _BODY = b'{"parts": [{"kind": "text", "text": "hi"}]}'
@@ -47,7 +48,7 @@ class Misbehaving:
 
 
 def _app(provider: Misbehaving) -> App:
-    return App(Service(ModelCalls(provider, timeout=5.0), ConcurrencyConfig(1, 1, 1), max_tokens=20), _LIMITS)
+    return App(Service(calls_to(provider), ConcurrencyConfig(1, 1, 1), max_tokens=20), _LIMITS)
 
 
 async def _exchange(app: App, path: str = "/v1/messages") -> tuple[int, bytes]:
@@ -98,7 +99,7 @@ def test_failures_in_a_row_degrade_and_one_success_mends() -> None:
     errors = [ProviderError(refused, "no"), *[ProviderError(broken, "no")] * 5]
 
     async def scenario() -> list[bool]:
-        calls, seen = ModelCalls(Misbehaving(*errors), timeout=5.0), []
+        calls, seen = calls_to(Misbehaving(*errors)), []
         app = App(Service(calls, ConcurrencyConfig(1, 1, 1), max_tokens=20), _LIMITS)
         for _ in range(7):
             await _exchange(app)

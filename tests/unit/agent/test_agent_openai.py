@@ -12,21 +12,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sage_agent.config import LlmConfig, ScriptedConfig
 from sage_agent.providers.base import Completion, Delta, Prompt, ProviderError, Usage
-from sage_agent.providers.openai import OpenAIProvider, read_completion, read_retry_after
+from sage_agent.providers.failures import read_retry_after
+from sage_agent.providers.http import HttpProvider, open_client
+from sage_agent.providers.openai import OpenAIWire
+from sage_agent.providers.reading import read_document
 from sage_obs.conventions import ErrorType
 
-_SCRIPTED = ScriptedConfig(latency=0, error_rate=0, overhead=0, seed=0, unready=False)
-_CONFIG = LlmConfig(provider="openai", model="m-1", base_url="http://llm/v1", api_key="sk-1", timeout=5, max_tokens=7, scripted=_SCRIPTED)
 _GOOD = {"choices": [{"message": {"content": "hello"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 3, "completion_tokens": 4}}
 Handler = Callable[[httpx.Request], httpx.Response]
 
 
+def _provider(handler: Handler, *, api_key: str = "sk-1") -> HttpProvider:
+    client = open_client(connections=2, transport=httpx.MockTransport(handler))
+    return HttpProvider(OpenAIWire(), client, model="m-1", base_url="http://llm/v1", api_key=api_key)
+
+
 def _ask(handler: Handler, *, api_key: str = "sk-1") -> Completion:
     async def run() -> Completion:
-        config = LlmConfig(**{**{name: getattr(_CONFIG, name) for name in LlmConfig.__dataclass_fields__}, "api_key": api_key})
-        provider = OpenAIProvider(config, connections=2, transport=httpx.MockTransport(handler))
+        provider = _provider(handler, api_key=api_key)
         try:
             return await provider.complete(Prompt("hi", max_tokens=7))
         finally:
@@ -37,13 +41,18 @@ def _ask(handler: Handler, *, api_key: str = "sk-1") -> Completion:
 
 def _stream(handler: Handler) -> list[Delta]:
     async def run() -> list[Delta]:
-        provider = OpenAIProvider(_CONFIG, connections=2, transport=httpx.MockTransport(handler))
+        provider = _provider(handler)
         try:
             return [delta async for delta in provider.stream(Prompt("hi", max_tokens=7))]
         finally:
             await provider.close()
 
     return asyncio.run(run())
+
+
+def read_completion(body: bytes) -> Completion:
+    """The answer in a body."""
+    return OpenAIWire().completion(read_document(body))
 
 
 def test_the_question_is_a_chat_completion() -> None:
@@ -54,7 +63,7 @@ def test_the_question_is_a_chat_completion() -> None:
         seen.append(request)
         return httpx.Response(200, json=_GOOD)
 
-    assert _ask(handler) == Completion("hello", Usage(3, 4))
+    assert _ask(handler) == Completion("hello", Usage(3, 4), "stop")
     assert str(seen[0].url) == "http://llm/v1/chat/completions"
     assert seen[0].headers["authorization"] == "Bearer sk-1"
     assert json.loads(seen[0].content) == {"model": "m-1", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 7}
@@ -82,6 +91,7 @@ def test_without_a_key_no_authorization_is_sent() -> None:
         (408, None, ErrorType.TIMEOUT),
         (429, None, ErrorType.RATE_LIMITED),
         (500, None, ErrorType.SERVER_ERROR),
+        (502, None, ErrorType.UNAVAILABLE),
         (503, None, ErrorType.UNAVAILABLE),
         (504, None, ErrorType.TIMEOUT),
         (302, None, ErrorType.INVALID_REQUEST),
@@ -122,7 +132,12 @@ def test_retry_after_is_seconds_or_a_date(value: str | None, expected: int | Non
 
 @pytest.mark.parametrize(
     ("error", "expected"),
-    [(httpx.ConnectError, ErrorType.UNAVAILABLE), (httpx.ReadError, ErrorType.UNAVAILABLE), (httpx.ConnectTimeout, ErrorType.TIMEOUT)],
+    [
+        (httpx.ConnectError, ErrorType.UNAVAILABLE),
+        (httpx.ReadError, ErrorType.UNAVAILABLE),
+        (httpx.ConnectTimeout, ErrorType.UNAVAILABLE),
+        (httpx.ReadTimeout, ErrorType.TIMEOUT),
+    ],
 )
 def test_a_server_that_cannot_be_reached(error: type[httpx.TransportError], expected: ErrorType) -> None:
     """Failures below HTTP are unavailable or timeout."""
@@ -179,6 +194,13 @@ def test_a_stream_is_read_to_its_end() -> None:
     deltas = _stream(lambda _: httpx.Response(200, text="\n\n".join(lines) + "\n\n"))
     assert "".join(delta.text for delta in deltas) == "hello"
     assert deltas[-1].usage == Usage(3, 4)
+
+
+def test_a_character_that_python_takes_for_a_line_end_is_text() -> None:
+    """JSON may hold U+2028 and its like as they are; only line feeds end a line of the stream, with or without a carriage return."""
+    event = json.dumps({"choices": [{"delta": {"content": "a\u2028b\x85c"}}]}, ensure_ascii=False)
+    deltas = _stream(lambda _: httpx.Response(200, text=f"data: {event}\r\n\r\ndata: [DONE]\r\n\r\n"))
+    assert [delta.text for delta in deltas] == ["a\u2028b\x85c"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sage_agent.config import ScriptedConfig
+from sage_agent.llm import ScriptedConfig
 from sage_agent.providers.base import Completion, Delta, Prompt, ProviderError
 from sage_agent.providers.scripted import ScriptedProvider, Spread
 

@@ -1,0 +1,89 @@
+"""Which models are asked, how patiently, and when they are left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sage_agent.fallbacks import TargetConfig
+from sage_agent.llm_options import LLM_OPTIONS
+from sage_obs.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptedConfig:
+    """The embedded provider: latency and overhead in seconds, the share of calls that fail, the seed, and forced unreadiness."""
+
+    latency: float
+    error_rate: float
+    overhead: float
+    seed: int
+    unready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerConfig:
+    """A target is left alone for `cooldown` seconds once this share of at least `min_calls` failed within `window` seconds."""
+
+    enabled: bool
+    failure_share: float
+    min_calls: int
+    window: float
+    cooldown: float
+
+
+@dataclass(frozen=True, slots=True)
+class LlmConfig:
+    """Who is asked, in this order. `timeout` is in seconds and covers one call, as `max_wait` one pause; `max_tokens` bounds an answer."""
+
+    targets: tuple[TargetConfig, ...]
+    timeout: float
+    max_tokens: int
+    max_wait: float
+    breaker: BreakerConfig
+    scripted: ScriptedConfig
+
+    @property
+    def first(self) -> TargetConfig:
+        """Who is asked where nothing is wrong."""
+        return self.targets[0]
+
+
+def read_llm(plain: Mapping[str, Any]) -> LlmConfig:
+    """Read the settings by argument name. Raises ConfigError for a provider that lacks its model or its key."""
+    keys = tuple(dict.fromkeys(key for key in (plain["llm_api_key"], *plain["llm_api_keys"]) if key))
+    first = TargetConfig(plain["llm_provider"], plain["llm_model"], plain["llm_base_url"], keys)
+    fallbacks = [_whole(one, plain, number) for number, one in enumerate(plain["llm_fallbacks"], 1)]
+    return LlmConfig(
+        targets=(_whole(first, plain, 0), *fallbacks),
+        timeout=plain["llm_timeout"],
+        max_tokens=plain["llm_max_tokens"],
+        max_wait=plain["retry_max_wait"],
+        breaker=BreakerConfig(**{name: plain[f"breaker_{name}"] for name in BreakerConfig.__dataclass_fields__}),
+        scripted=ScriptedConfig(**{name: plain[f"scripted_{name}"] for name in ScriptedConfig.__dataclass_fields__}),
+    )
+
+
+def _whole(target: TargetConfig, plain: Mapping[str, Any], fallback: int) -> TargetConfig:
+    """A target with its provider's own address and key where it does not say its own; `fallback` is its number, 0 for the first."""
+    if target.provider == "scripted":
+        return TargetConfig("scripted", target.model or "scripted")
+    who = f"Fallback {fallback} ({target.provider})" if fallback else f"Provider {target.provider}"
+    if not target.model:
+        where = f"`model` in fallback {fallback} of llm.fallbacks" if fallback else "llm.model, or SAGE_LLM_MODEL"
+        raise ConfigError(f"{who} needs to know which model to ask.", hint=f"Set {where}.")
+    own = LLM_OPTIONS[f"{target.provider}_base_url"]
+    address = target.base_url or plain[f"{target.provider}_base_url"]
+    keys = target.api_keys or tuple(filter(None, [plain[f"{target.provider}_api_key"]]))
+    if not keys and address == own.default:
+        raise ConfigError(f"{who} needs a key for {address}.", hint=_key_hint(target.provider, fallback))
+    return TargetConfig(target.provider, target.model, address, keys)
+
+
+def _key_hint(provider: str, fallback: int) -> str:
+    own = LLM_OPTIONS[f"{provider}_api_key"]
+    variables = " or ".join(own.env if fallback else (*own.env, "SAGE_LLM_API_KEY"))
+    place = f"`api_key` in fallback {fallback} of llm.fallbacks" if fallback else "llm.api_key"
+    server = "`base_url`" if fallback else "llm.base_url"
+    return f"Set {variables} (or the path of a file in {own.env[0]}_FILE), or {place}; a server that needs none is named with {server}."
