@@ -162,7 +162,7 @@ class Layer:
         if (goal := target(settings, os.environ)).url and on("push", wanted=self._metrics is not None):
             yield PushComponent(settings, self._store, refresh=self._refresh, endpoint=_endpoint)
         elif not goal.url:
-            self._set("push", Status(on=False, why=goal.why))
+            self.statuses["push"] = Status(on=False, why=goal.why)  # nobody asked for it: no gauge says that it is down
         if on("ops", wanted=self._metrics is not None or healthy):
             self._ops = OpsComponent(settings, metrics=self._metrics, board=board() if healthy else None)
             yield self._ops
