@@ -78,7 +78,8 @@ def test_the_five_metrics_are_right_under_known_traffic(tmp_path: Path) -> None:
 def test_upstream_refusals_and_full_queues_are_rejections(tmp_path: Path) -> None:
     """A 429 passed through and a full queue are `rejected`, not failures of the release; a wrong key is one."""
     with fake_openai() as upstream:
-        (tmp_path / "config.yaml").write_text(f"llm: {{provider: openai, model: m-1, base_url: '{upstream.base_url}'}}\n")
+        upstream_only = f"provider: openai, model: m-1, base_url: '{upstream.base_url}', retry: {{max_wait: 0}}"
+        (tmp_path / "config.yaml").write_text(f"llm: {{{upstream_only}}}\n")
         with running_agent(tmp_path) as agent:
             for prompt in ("rate limit", "key", "hi"):
                 httpx.post(f"{agent.url}/v1/messages", json={"parts": [{"kind": "text", "text": prompt}]})
