@@ -43,6 +43,9 @@ class Poster(Protocol):
     def hurry(self) -> None:
         """Try nothing again from now on."""
 
+    def restart_after_fork(self) -> None:
+        """Be usable in a forked child."""
+
     def close(self) -> None:
         """Post no more."""
 
@@ -91,6 +94,7 @@ class ExportProcessor(SpanProcessor):
 
     def restart_after_fork(self) -> None:
         """Begin anew in a forked child; what waited for the fate of its trace waits in the parent."""
+        self._endpoint.restart_after_fork()
         self._batcher.restart_after_fork()
         if self.waiting is not None:
             self.waiting.clear()

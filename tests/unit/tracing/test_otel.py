@@ -103,7 +103,7 @@ class _Failing:
     def hurry(self) -> None:
         """Nothing is tried again anyway."""
 
-    close = hurry
+    close = restart_after_fork = hurry
 
 
 class _Hanging(_Failing):

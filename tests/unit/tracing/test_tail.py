@@ -147,7 +147,7 @@ class _Endpoint:
     def hurry(self) -> None:
         """Nothing waits."""
 
-    close = hurry
+    close = restart_after_fork = hurry
 
 
 def _tracing() -> tuple[Tracing, OwnProvider, list[Recorded | ReadableSpan], ExportProcessor]:
