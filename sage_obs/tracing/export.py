@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from sage_obs.background import Batcher
 from sage_obs.conventions import EXPORT_FAILURES, SPANS_DROPPED
+from sage_obs.metrics.active import internal_error
 from sage_obs.metrics.store import Store
 from sage_obs.tracing import otlp
 from sage_obs.tracing.post import Answer
@@ -112,9 +114,27 @@ class ExportProcessor(SpanProcessor):
 
     def _posted(self, batch: Sequence[Recorded | ReadableSpan]) -> Answer:
         try:
-            return self._endpoint.post(otlp.request(self._grouped(batch)))
+            body, untold = self._body(batch)
+            answer = self._endpoint.post(body)
+            return replace(answer, rejected=answer.rejected + untold)
         except Exception as exc:  # noqa: BLE001 - whatever is wrong with an export, its spans are lost and counted
             return Answer(taken=False, why=type(exc).__name__)
+
+    def _body(self, batch: Sequence[Recorded | ReadableSpan]) -> tuple[bytes, int]:
+        """The message, and how many spans are not in it: one whose author gave it a time that is no number must not cost the others."""
+        try:
+            return otlp.request(self._grouped(batch)), 0
+        except Exception as exc:  # noqa: BLE001 - what is on a span is anybody's
+            internal_error("traces", exc)
+        sound = [one for one in batch if self._can_be_told(one)]
+        return otlp.request(self._grouped(sound)), len(batch) - len(sound)
+
+    def _can_be_told(self, span: Recorded | ReadableSpan) -> bool:
+        try:
+            otlp.request(self._grouped([span]))
+        except Exception:  # noqa: BLE001 - as said
+            return False
+        return True
 
     def _grouped(self, batch: Sequence[Recorded | ReadableSpan]) -> list[tuple[bytes, bytes, list[otlp.Facts]]]:
         """The spans by who made them."""

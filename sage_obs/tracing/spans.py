@@ -23,6 +23,8 @@ _NOTHING: Final[dict[str, Any]] = {}
 _BARE_BYTES: Final = 1000
 _EVENT_BYTES: Final = 2000
 """What an event is taken for: most are exceptions with their traceback."""
+_DEPTH: Final = 4
+"""Of lists in lists. What holds itself has no end, and whoever sets an attribute must not hear of it."""
 _runtime: Final = getattr(otel_context, "_RUNTIME_CONTEXT", otel_context)
 """What the API's two functions pass everything on to, which requests do twice each."""
 _get_current: Final[Callable[[], Context]] = _runtime.get_current
@@ -269,11 +271,11 @@ def _flags(trace: int, *, remote: bool) -> int:
     return trace | (REMOTE if remote else LOCAL)
 
 
-def _cut(value: Any, longest: int | None) -> Any:
+def _cut(value: Any, longest: int | None, depth: int = _DEPTH) -> Any:
     if isinstance(value, str):
         return value if longest is None else value[:longest]
     if isinstance(value, Sequence) and not isinstance(value, bytes):
-        return tuple(_cut(one, longest) for one in value)
+        return tuple(_cut(one, longest, depth - 1) for one in value) if depth else f"<{type(value).__name__}>"
     return value
 
 

@@ -109,6 +109,16 @@ def test_a_span_keeps_what_a_list_held_when_it_was_given() -> None:
     assert finished[0].facts().attributes == {"a": (1,)}
 
 
+def test_a_list_that_holds_itself_breaks_nothing() -> None:
+    """Whoever sets it hears nothing of it, and the span goes out."""
+    finished: list[Recorded] = []
+    span, endless = _recorded(finished), list[Any]()
+    endless.append(endless)
+    span.set_attribute("a", endless)
+    span.end()
+    assert finished[0].facts().attributes == {"a": (((("<list>",),),),)}
+
+
 def test_texts_are_cut_to_the_limit() -> None:
     """OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT holds for lists too."""
     finished: list[Recorded] = []
