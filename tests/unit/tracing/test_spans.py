@@ -212,6 +212,21 @@ def test_children_hang_under_the_request(source: tuple[OwnSpans, Callable[[], li
     assert not trace.get_current_span().get_span_context().is_valid
 
 
+def test_work_of_this_process_hangs_under_the_span_around_it(source: tuple[OwnSpans, Callable[[], list[Facts]]]) -> None:
+    """An agent that a consumer calls is part of the consumer's trace, and sampled as that is; a request from outside is not."""
+    spans, told = source
+    tracing = Tracing(ratio=0.0, spans=spans)
+    consumer = trace.NonRecordingSpan(SpanContext(int(TRACE, 16), int(SPAN, 16), is_remote=False, trace_flags=TraceFlags(1)))
+    with trace.use_span(consumer):
+        for local in (True, False):
+            _, span = tracing.begin(name=f"local {local}", request_id="", parent=None, local=local)
+            assert span is not None
+            span.end(name=f"local {local}", attributes={}, error_type="")
+            span.leave()
+    [agent] = told()
+    assert (agent.name, agent.trace_id.hex(), agent.parent_id.hex(), agent.flags & 0x300) == ("local True", TRACE, SPAN, 0x100)
+
+
 def test_outside_a_request_the_ratio_decides(source: tuple[OwnSpans, Callable[[], list[Facts]]]) -> None:
     """At a ratio of 0 a root is not recorded, nor is what hangs under it."""
     spans, told = source
