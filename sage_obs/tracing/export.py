@@ -17,7 +17,7 @@ from sage_obs.metrics.store import Store
 from sage_obs.tracing import otlp
 from sage_obs.tracing.post import Answer
 from sage_obs.tracing.readable import facts_of, resource_of, scope_of
-from sage_obs.tracing.spans import Recorded
+from sage_obs.tracing.spans import Recorded, bulk
 from sage_obs.tracing.tail import Waiting
 
 _CAPACITY: Final = 2048
@@ -25,7 +25,7 @@ _BATCH: Final = 512
 _DELAY_SECONDS: Final = 1.0
 _TRACES_PATH: Final = "/v1/traces"
 _SDK_BYTES: Final = 2000
-"""What a span of the SDK is taken for while it waits."""
+"""What a span of the SDK is taken for while it waits, beside its texts."""
 _SCOPE: Final = "sage_obs"
 _Group = tuple[bytes, bytes]
 
@@ -81,7 +81,8 @@ class ExportProcessor(SpanProcessor):
         if self.waiting is None:
             self._batcher.put(span)
         else:
-            self.waiting.route(f"{context.trace_id:032x}", span, _SDK_BYTES)
+            size = _SDK_BYTES + bulk((span.attributes or {}).values()) + sum(bulk((one.attributes or {}).values()) for one in span.events)
+            self.waiting.route(f"{context.trace_id:032x}", span, size)
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Export what is queued, waiting at most so many milliseconds."""

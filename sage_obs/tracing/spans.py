@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,8 +21,8 @@ from sage_obs.tracing.tail import Trace
 
 _NOTHING: Final[dict[str, Any]] = {}
 _BARE_BYTES: Final = 1000
-_EVENT_BYTES: Final = 2000
-"""What an event is taken for: most are exceptions with their traceback."""
+_EVENT_BYTES: Final = 200
+"""What an event is taken for, beside its texts."""
 _DEPTH: Final = 4
 """Of lists in lists. What holds itself has no end, and whoever sets an attribute must not hear of it."""
 _runtime: Final = getattr(otel_context, "_RUNTIME_CONTEXT", otel_context)
@@ -145,8 +145,8 @@ class Recorded(Current, Span):
     @property
     def size(self) -> int:
         """About how many bytes it holds."""
-        texts = sum(len(value) for value in self._attributes.values() if isinstance(value, str | bytes | tuple))
-        return _BARE_BYTES + texts + _EVENT_BYTES * len(self._events)
+        events = sum(_EVENT_BYTES + bulk(event.attributes.values()) for event in self._events)
+        return _BARE_BYTES + bulk(self._attributes.values()) + events
 
     def end(self, end_time: int | None = None, *, name: str = "", attributes: Attributes = _NOTHING, error_type: str = "") -> None:
         """Finish it, now or at a Unix time in nanoseconds; `error_type` is "" for success. Once: a second end changes nothing."""
@@ -265,6 +265,11 @@ def context_of(trace_id: str, span_id: str, *, sampled: bool, remote: bool = Fal
     """Ids of 32 and 16 hex digits as the API has them."""
     flags = TraceFlags(TraceFlags.SAMPLED if sampled else TraceFlags.DEFAULT)
     return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=remote, trace_flags=flags)
+
+
+def bulk(values: Iterable[object]) -> int:
+    """About how many bytes the texts among these hold, those in lists included."""
+    return sum(len(one) if isinstance(one, str | bytes) else bulk(one) if isinstance(one, tuple) else 0 for one in values)
 
 
 def _flags(trace: int, *, remote: bool) -> int:

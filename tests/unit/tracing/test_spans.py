@@ -150,6 +150,14 @@ def test_a_clock_that_is_set_back_makes_no_span_of_negative_length(monkeypatch: 
     assert 0 <= facts.end - facts.start < 60e9
 
 
+def test_a_spans_size_is_that_of_its_texts_wherever_they_are() -> None:
+    """What waits for its fate is bounded in bytes, those in lists and events included."""
+    span, text = _recorded([]), "x" * 10_000
+    span.set_attributes({"a": text, "b": [text, [text]], "c": 1})
+    span.add_event("e", {"d": text})
+    assert 40_000 < span.size < 45_000
+
+
 def test_an_exception_through_a_span_is_on_it() -> None:
     """As a context manager it records what passes, and lets it pass."""
     finished: list[Recorded] = []
