@@ -119,7 +119,11 @@ class Endpoint:
         self._closing.set()
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Let go of the connection, by name: what would close those of a pool is no longer run when the interpreter ends."""
+        for adapter in self._session.adapters.values():
+            for manager in (getattr(adapter, "poolmanager", None), *getattr(adapter, "proxy_manager", {}).values()):
+                for key in () if manager is None else manager.pools.keys():
+                    manager.pools[key].close()
         self._session.close()
 
     def _try(self, data: bytes, deadline: float) -> tuple[Answer, float | None]:
