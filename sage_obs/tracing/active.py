@@ -113,7 +113,8 @@ class Tracing:
         return Request(new_request_id, trace_id, span_id, sampled=sampled), span
 
     def _around(self) -> Parent | None:
-        ids = None if self.spans is None else self.spans.current()
+        """The span that is current here; none in a task that has outlived its request, which may be the first of very many that it serves."""
+        ids = None if self.spans is None or request_var.get() is not None else self.spans.current()
         return None if ids is None else Parent(*ids)
 
     def _tentative(

@@ -13,7 +13,17 @@ from typing import Any, Final
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags, set_span_in_context
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    get_current_span,
+    set_span_in_context,
+)
 
 from sage_obs.tracing.active import Attributes
 from sage_obs.tracing.otlp import FIRST_KIND, LOCAL, REMOTE, Event, Facts, Link
@@ -61,9 +71,12 @@ class Current:
         _attach(here)
 
     def leave(self) -> None:
-        """It is no longer the current span, where it was made so; asked for from another context, nothing happens."""
-        before = self._before
-        if before is not None and _get_current() is self._here:
+        """It is no longer the current span, where it was made so; asked for from another context, nothing happens.
+
+        What the application has put beside it and never taken away, such as whose request it is, must not stay for the next request.
+        """
+        before, now = self._before, _get_current()
+        if before is not None and (now is self._here or get_current_span(now) is get_current_span(self._here)):
             _attach(before)
             self._before = self._here = None
 

@@ -5,14 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from opentelemetry import trace
+from opentelemetry import baggage, context, trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from sage_obs.tracing.active import Tracing
-from sage_obs.tracing.context import Parent
+from sage_obs.tracing.context import Parent, request_var
 from sage_obs.tracing.otel import OtelSpans, OwnProvider
 from sage_obs.tracing.otlp import Facts
 from sage_obs.tracing.own import OwnSpans
@@ -233,6 +233,35 @@ def test_work_of_this_process_hangs_under_the_span_around_it(source: tuple[OwnSp
             span.leave()
     [agent] = told()
     assert (agent.name, agent.trace_id.hex(), agent.parent_id.hex(), agent.flags & 0x300) == ("local True", TRACE, SPAN, 0x100)
+
+
+def test_work_that_outlives_its_request_has_traces_of_its_own(source: tuple[OwnSpans, Callable[[], list[Facts]]]) -> None:
+    """A consumer that the first request has started does not put all it does for ever into that one's trace."""
+    tracing = Tracing(ratio=1.0, spans=source[0])
+    first, span = tracing.begin(name="GET", request_id="", parent=None)
+    request_var.set(first)
+    later, agent = tracing.begin(name="later", request_id="", parent=None, local=True)
+    request_var.set(None)
+    assert first.trace_id != later.trace_id
+    assert span is not None
+    assert agent is not None
+    agent.leave()
+    span.leave()
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+def test_what_the_application_attaches_and_forgets_ends_with_the_request(
+    source: tuple[OwnSpans, Callable[[], list[Facts]]],
+    sampled: bool,  # noqa: FBT001 - a table
+) -> None:
+    """Baggage of one request is not there in the next one of its thread."""
+    tracing = Tracing(ratio=0.0, spans=source[0])
+    _, span = tracing.begin(name="GET", request_id="", parent=Parent(TRACE, SPAN, sampled=sampled))
+    assert span is not None
+    context.attach(baggage.set_baggage("user", "one"))
+    span.leave()
+    assert baggage.get_all() == {}
+    assert not trace.get_current_span().get_span_context().is_valid
 
 
 def test_outside_a_request_the_ratio_decides(source: tuple[OwnSpans, Callable[[], list[Facts]]]) -> None:
