@@ -113,7 +113,7 @@ class Tracing:
         return Request(new_request_id, trace_id, span_id, sampled=sampled), span
 
     def _around(self) -> Parent | None:
-        """The span that is current here; none in a task that has outlived its request, which may be the first of very many that it serves."""
+        """The span that is current here; none in a task that has outlived its request, which may be the first of many that it serves."""
         ids = None if self.spans is None or request_var.get() is not None else self.spans.current()
         return None if ids is None else Parent(*ids)
 
