@@ -56,12 +56,13 @@ _BY_NAME: Final = (
     ("readerror", ErrorType.UNAVAILABLE),
     ("writeerror", ErrorType.UNAVAILABLE),
     ("graphinterrupt", ErrorType.CANCELLED),
+    ("graphdrained", ErrorType.CANCELLED),
     ("parentcommand", ErrorType.CANCELLED),
     ("responsevalidation", ErrorType.SERVER_ERROR),
 )
 """What the names of exceptions hold in the client libraries, which cannot be imported to ask.
 
-LangGraph's two are no errors: a graph stops to ask a person, or goes on in the one around it.
+LangGraph's three are no errors: a graph stops to ask a person or because it is asked to, or goes on in the one around it.
 """
 
 _OUTCOMES: Final = {
@@ -107,6 +108,8 @@ def classify(error: BaseException) -> ErrorType:
 
 def _classify(error: BaseException) -> ErrorType:
     if isinstance(error, (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)):
+        return ErrorType.CANCELLED
+    if type(error).__name__ == "Cancelled" and not isinstance(error, Exception):  # trio's
         return ErrorType.CANCELLED
     if isinstance(error, TimeoutError):
         return ErrorType.TIMEOUT
