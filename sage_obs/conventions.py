@@ -225,7 +225,13 @@ BUILD_INFO = Metric(
 RELEASE_TIMESTAMP = Metric(
     "sage_release_timestamp_seconds", "gauge", "Unix time at which this release started here.", ("version",), merge="min"
 )
-COMPONENT_UP = Metric("sage_obs_component_up", "gauge", "1 for each component that instrument() started.", ("component",), merge="min")
+COMPONENT_UP = Metric(
+    "sage_obs_component_up",
+    "gauge",
+    "1 for each component that instrument() started, 0 for one that failed to.",
+    ("component",),
+    merge="min",
+)
 SPANS_DROPPED = Metric("sage_obs_spans_dropped_total", "counter", "Spans lost before they were exported.")
 LOGS_DROPPED = Metric("sage_obs_logs_dropped_total", "counter", "Log lines lost because the writer's queue was full.")
 EXPORT_FAILURES = Metric("sage_obs_export_failures_total", "counter", "Exports that failed, by signal.", ("signal",))

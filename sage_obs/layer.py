@@ -162,7 +162,7 @@ class Layer:
         if (goal := target(settings, os.environ)).url and on("push", wanted=self._metrics is not None):
             yield PushComponent(settings, self._store, refresh=self._refresh, endpoint=_endpoint)
         elif not goal.url:
-            self._set("push", Status(on=False, why=goal.why))
+            self._rests("push", goal.why)
         if on("ops", wanted=self._metrics is not None or healthy):
             self._ops = OpsComponent(settings, metrics=self._metrics, board=board() if healthy else None)
             yield self._ops
@@ -170,10 +170,10 @@ class Layer:
 
     def _on(self, name: str, *, wanted: bool) -> bool:
         if name in self.plan.disable:
-            self._set(name, Status(on=False, why="in `disable`"))
+            self._rests(name, "in `disable`")
         elif not wanted:
             source = self.settings.sources.get(name)
-            self._set(name, Status(on=False, why=f"switched off by {source.source}" if source else "nothing to serve"))
+            self._rests(name, f"switched off by {source.source}" if source else "nothing to serve")
         else:
             return True
         return False
@@ -184,7 +184,7 @@ class Layer:
         for name in self.plan.libraries if asked else base.NAMES:
             need = NEEDS.get(name)
             if need is not None and not self._is_on(need):
-                self._set(name, Status(on=False, why=f"{need} are off"))
+                self._rests(name, f"{need} are off")
             elif self._on(name, wanted=True):
                 yield LibraryComponent(name, self._hook, asked=asked)
 
@@ -195,7 +195,7 @@ class Layer:
         try:
             self._set(component.name, Status(on=True, why=component.start()))
         except NotFoundError as exc:
-            self._set(component.name, Status(on=False, why=str(exc)))
+            self._rests(component.name, str(exc))
             return None
         except Exception as exc:  # noqa: BLE001 - each component fails alone
             self._set(component.name, Status(on=False, why=str(exc) if isinstance(exc, SageObsError) else f"{type(exc).__name__}: {exc}"))
@@ -203,6 +203,10 @@ class Layer:
             return exc
         self._running.append(component)
         return None
+
+    def _rests(self, name: str, why: str) -> None:
+        """Note what nobody wants or nothing is there for: no gauge says that it is down."""
+        self.statuses[name] = Status(on=False, why=why)
 
     def _set(self, name: str, status: Status) -> None:
         self.statuses[name] = status

@@ -118,9 +118,9 @@ class ToolCall:
         """Whether it is worth saying what it is given and returns."""
         return self._capture.on
 
-    def answered(self, result: object) -> None:
-        """What it has returned."""
-        self._capture.say(lambda transcript: transcript.result(result))
+    def answered(self, result: object, told: Callable[[Any], object] = lambda result: result) -> None:
+        """What it has returned; `told` is what of it is worth telling."""
+        self._capture.say(lambda transcript: transcript.result(told(result)))
 
     def leave(self) -> None:
         """The tool rests, or is done."""

@@ -20,6 +20,8 @@ from sage_obs.tracing.context import parse_traceparent, sane_request_id
 PROTOCOL: Final = "grpc"
 _REQUEST_ID: Final = "x-request-id"
 _TRACEPARENT: Final = "traceparent"
+_ON_THE_WAY: Final = 0.1
+"""In seconds. The caller's deadline passes before the server's, by as long as the RPC took to get here, and the caller then cancels."""
 REFUSED: Final = Outcome.CLIENT_ERROR, ErrorType.INVALID_REQUEST
 FULL: Final = Outcome.REJECTED, ErrorType.QUEUE_FULL
 
@@ -131,7 +133,7 @@ class Call:
 
     def _late(self) -> bool:
         remaining = _ask(self._context, "time_remaining")
-        return remaining is not None and remaining <= 0
+        return remaining is not None and remaining <= _ON_THE_WAY
 
     def _count(self, invocation: Invocation, operation: str, code: str, outcome: Outcome, error_type: ErrorType | None) -> None:
         attributes = _attributes(self.method, code) if invocation.request.sampled else NOTHING

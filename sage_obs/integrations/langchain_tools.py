@@ -40,23 +40,32 @@ class LangchainToolsIntegration:
 class _Run:
     """One run, with what it came to."""
 
-    __slots__ = ("kind",)
+    __slots__ = ("_call", "kind")
 
-    def __init__(self) -> None:
+    def __init__(self, call: ToolCall) -> None:
+        self._call = call
         self.kind: ErrorType | None = None
 
     def answered(self, answer: Any) -> Any:
         """A tool may say in its answer that it failed. Returns the answer."""
+        self._call.answered(answer, _told)
         if part(answer, "status") == "error":
             self.kind = ErrorType.TOOL_ERROR
         return answer
 
 
+def _told(answer: Any) -> object:
+    """What a tool has said: a message's content, else the answer itself."""
+    return part(answer, "content") or answer
+
+
 @contextmanager
-def _counted(tool: Any) -> Iterator[_Run]:
+def _counted(tool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[_Run]:
     """Around a run; a function inside that is a tool of the same name, or an MCP client's call of it, is this one."""
-    run, call = _Run(), ToolCall(part(tool, "name"), attach=True)
+    call = ToolCall(part(tool, "name"), attach=True)
+    run = _Run(call)
     call.enter()
+    call.asked(args[0] if args else kwargs.get("tool_input"))
     try:
         with Using(call.name):
             yield run
@@ -73,7 +82,7 @@ def _sync(original: Callable[..., Any]) -> Callable[..., Any]:
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
         if recorder() is None:
             return original(self, *args, **kwargs)
-        with _counted(self) as counted:
+        with _counted(self, args, kwargs) as counted:
             return counted.answered(original(self, *args, **kwargs))
 
     return run
@@ -84,7 +93,7 @@ def _async(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[A
     async def arun(self: Any, *args: Any, **kwargs: Any) -> Any:
         if recorder() is None:
             return await original(self, *args, **kwargs)
-        with _counted(self) as counted:
+        with _counted(self, args, kwargs) as counted:
             return counted.answered(await original(self, *args, **kwargs))
 
     return arun

@@ -86,6 +86,7 @@ def _called(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
             return await original(self, name, *args, **kwargs)
         call = ToolCall(name, attach=True)
         call.enter()
+        call.asked(args[0] if args else kwargs.get("arguments"))
         try:
             result = await original(self, name, *args, **_with_trace(kwargs))
         except BaseException as exc:
@@ -93,10 +94,18 @@ def _called(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
             call.finish(exc, kind=_kind_of(exc))
             raise
         call.leave()
+        call.answered(result, _told)
         call.finish(None, kind=server.kind_of_result(result))
         return result
 
     return call_tool
+
+
+def _told(result: Any) -> object:
+    """What a tool has said: its structured content, else its texts."""
+    structured = part(result, "structuredContent") or part(result, "structured_content")
+    pieces: Any = part(result, "content") or ()
+    return structured or [part(one, "text") or part(one, "type") for one in pieces]
 
 
 def _with_trace(kwargs: dict[str, Any]) -> dict[str, Any]:

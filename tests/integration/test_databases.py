@@ -303,7 +303,7 @@ print({name: str(running().status()[name]) for name in ("psycopg", "redis")})
 BIN = Path(sys.executable).parent
 OURS = {"OTEL_PYTHON_DISTRO": "sage_obs", "OTEL_PYTHON_CONFIGURATOR": "sage_obs"}
 DOORS = {
-    "run": ([str(BIN / "sage-obs"), "run", "--", "python", "app.py"], {}),
+    "run": ([sys.executable, "-m", "sage_obs", "run", "--", sys.executable, "app.py"], {}),
     "opentelemetry": ([str(BIN / "opentelemetry-instrument"), "python", "app.py"], OURS),
     "another distribution": ([str(BIN / "opentelemetry-instrument"), "python", "app.py"], {**OURS, "OTEL_PYTHON_DISTRO": "distro"}),
 }

@@ -36,6 +36,7 @@ from sage_obs.conventions import (
     STEPS,
     TOOL_CALLS,
 )
+from sage_obs.semconv import TOOL_ARGUMENTS, TOOL_RESULT
 from sage_obs.testing import capture
 from sage_obs.tracing.context import ambient_var, request_var
 
@@ -244,3 +245,12 @@ def test_off_everything_is_as_it_was() -> None:
     assert len(list(stream)) == 1
     assert _said(_answer()).invoke("hi").content == "hello"
     assert search.invoke({"query": "q"}) == "found q"
+
+
+@pytest.mark.parametrize(("content", "told"), [("full", ('{"query":"q"}', "found q")), ("off", (None, None))])
+def test_what_a_tool_is_given_and_says_is_on_its_span_where_that_is_asked_for(content: str, told: tuple[str | None, str | None]) -> None:
+    """The arguments of the call and the answer's words, and nothing unless asked."""
+    with capture(content=content) as seen:
+        search.invoke({"query": "q"})
+    attributes = seen.span("execute_tool search").attributes
+    assert (attributes.get(TOOL_ARGUMENTS), attributes.get(TOOL_RESULT)) == told

@@ -20,6 +20,7 @@ import uvicorn
 
 import sage_obs
 from sage_obs.conventions import ERRORS, INTERNAL_ERRORS, REQUEST_DURATION, REQUESTS, REQUESTS_IN_FLIGHT, TOOL_CALLS, TOOL_DURATION
+from sage_obs.semconv import TOOL_ARGUMENTS, TOOL_RESULT
 from sage_obs.testing import capture
 from tests.support.metrics import value
 from tests.support.ports import free_port
@@ -153,6 +154,27 @@ def _in_session(transport: str, server: Any, work: Work) -> None:
             await work(session)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(("content", "told"), [("full", ('{"x":1,"y":2}', "3 ")), ("no_tool_content", None), ("off", None)])
+def test_what_a_tool_is_given_and_says_is_on_its_span_where_that_is_asked_for(
+    server: Any, content: str, told: tuple[str, str] | None
+) -> None:
+    """Arguments and result at the client, and nothing of either otherwise."""
+
+    @sage_obs.agent("caller")
+    async def caller(session: Any) -> None:
+        await session.call_tool("add", {"x": 1, "y": 2})
+
+    with capture(content=content) as seen:
+        _in_session("in memory", server, caller)
+    attributes = seen.span("execute_tool add").attributes
+    found = attributes.get(TOOL_ARGUMENTS), attributes.get(TOOL_RESULT)
+    if told is None:
+        assert found == (None, None)
+    else:
+        assert found[0] == told[0]
+        assert told[1] in str(found[1])
 
 
 def test_what_a_client_makes_up_is_no_operation_and_its_own_fault(server: Any) -> None:
