@@ -47,7 +47,7 @@ PARTS: Final = ("logs", "traces", "health", "metrics", "runtime", "push", "ops")
 """What can be switched off by name, besides the integrations."""
 
 NEEDS: Final = {
-    **dict.fromkeys(("gunicorn", "granian", "loguru", "structlog"), "logs"),
+    **dict.fromkeys(("gunicorn", "granian", "logging", "loguru", "structlog"), "logs"),
     **dict.fromkeys(("httpx", "aiohttp-client", "requests", "httpx2"), "traces"),
     **dict.fromkeys(("psycopg", "asyncpg", "sqlalchemy", "redis"), "traces"),
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -26,11 +26,16 @@ class Source:
     function: str = ""
 
 
+Again = Callable[[Callable[[logging.Handler], bool]], None]
+"""Takes the root logger over once more; handlers of which the argument says so rest."""
+
+
 class _Active:
-    __slots__ = ("handler",)
+    __slots__ = ("again", "handler")
 
     def __init__(self) -> None:
         self.handler: logging.Handler | None = None
+        self.again: Again | None = None
 
 
 _active: Final = _Active()
@@ -38,14 +43,20 @@ _NOWHERE: Final = Source()
 _NONE: Final = (None, None, None)
 
 
-def use(handler: logging.Handler | None) -> None:
-    """Hand records to this from now on; None while there are no logs of ours."""
-    _active.handler = handler
+def use(handler: logging.Handler | None, again: Again | None = None) -> None:
+    """Hand records to this from now on; None while there are no logs of ours. `again` is for when somebody else has the root logger."""
+    _active.handler, _active.again = handler, again
 
 
 def handler() -> logging.Handler | None:
     """What makes lines of records now."""
     return _active.handler
+
+
+def set_up_anew(rests: Callable[[logging.Handler], bool]) -> None:
+    """The application has set the root logger up: our handler comes back, and those of its handlers that `rests` rest."""
+    if _active.again is not None:
+        _active.again(rests)
 
 
 _said: Final[ContextVar[str | None]] = ContextVar("sage_obs_said", default=None)

@@ -8,7 +8,7 @@ from typing import Final
 
 _TAKES_A_VALUE: Final = frozenset({"-W", "-X", "--check-hash-based-pycs"})
 _ALWAYS: Final = frozenset({"gunicorn", "granian"})
-_WITH_WORKERS: Final = frozenset({"uvicorn", "hypercorn", "fastapi"})
+_WITH_WORKERS: Final = frozenset({"uvicorn", "fastapi"})
 _TRACKER: Final = "multiprocessing.resource_tracker"
 _FORKSERVER: Final = "multiprocessing.forkserver"
 
@@ -38,6 +38,8 @@ def supervises(argv: Sequence[str], environ: Mapping[str, str]) -> bool:
     name = program(argv)
     if name in _ALWAYS or _FORKSERVER in name:
         return True
+    if name == "hypercorn":  # which starts a process for a single worker too
+        return "0" not in {_value(argv, "--workers"), _value(argv, "-w")}
     if name in _WITH_WORKERS:
         return _watches_files(name, argv, environ) or _workers(argv, environ) > 1
     return _reloads_itself(name, argv, environ)

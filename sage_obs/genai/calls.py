@@ -36,7 +36,7 @@ from sage_obs.semconv import (
 )
 from sage_obs.tracing.active import Attributes, OpenSpan, tracing
 from sage_obs.tracing.ambient import CONVERSATION_ID, TENANT, ambient
-from sage_obs.tracing.context import as_error_type, request_var
+from sage_obs.tracing.context import Request, as_error_type, request_var
 
 _REASONS_AT_MOST: Final = 8
 _bound: Final = Bound()
@@ -73,6 +73,7 @@ class LlmCall:
         self._error: ErrorType | None = None
         self._wait = Wait()
         self._span: OpenSpan | None = None
+        self._request: Request | None = None
         self._counting = Counting()
         self.capture = Capture()
 
@@ -149,6 +150,7 @@ class LlmCall:
         """The call goes out: from here on the request around it waits."""
         counting_here()
         count_step()
+        self._request = request_var.get()
         self._wait.__enter__()
         self._began = self._clock()
         try:
@@ -232,8 +234,8 @@ class LlmCall:
         else:
             cost = price.cost(self._usage)
             store().cell(LLM_COST, self._provider, self._model).add(cost)
-            if (request := request_var.get()) is not None:
-                request.cost += cost
+            if self._request is not None:  # where an abandoned stream is collected, another one may be served
+                self._request.cost += cost
 
     def _open_span(self) -> OpenSpan | None:
         """A client span; none where nobody receives spans or the request around is not sampled."""

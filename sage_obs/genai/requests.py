@@ -89,17 +89,19 @@ class Invocation:
             return
         request.finished = True
         self.seconds = self._recorder.clock() - self.began
-        if self._span is not None:
-            failed = error_type if outcome is Outcome.SERVER_ERROR else None
-            self._end(self._span, span_name or operation, attributes, outcome, "" if failed is None else failed.value)
-        self._recorder.record(self, operation, protocol, outcome, error_type)
+        try:
+            if self._span is not None:
+                failed = error_type if outcome is Outcome.SERVER_ERROR else None
+                self._end(self._span, span_name or operation, attributes, outcome, "" if failed is None else failed.value)
+        finally:  # a span processor of the application's may raise, and the request would be in flight for ever
+            self._recorder.record(self, operation, protocol, outcome, error_type)
 
     def _end(self, span: OpenSpan, name: str, attributes: Attributes, outcome: Outcome, error_type: str) -> None:
-        """End its span, and settle the fate of a trace that depends on how its request ended."""
-        if span.recorded:
-            span.end(name=name, attributes={**attributes, **_identity()}, error_type=error_type)
+        """End its span, and before that settle the fate of a trace that depends on how its request ended: its span needs no room then."""
         if self.request.tentative:
             self.request.sampled = tracing().settle(self.request, span, outcome, seconds=self.seconds)
+        if span.recorded:
+            span.end(name=name, attributes={**attributes, **_identity()}, error_type=error_type)
 
 
 def _identity() -> Attributes:

@@ -56,12 +56,13 @@ _BY_NAME: Final = (
     ("readerror", ErrorType.UNAVAILABLE),
     ("writeerror", ErrorType.UNAVAILABLE),
     ("graphinterrupt", ErrorType.CANCELLED),
+    ("graphdrained", ErrorType.CANCELLED),
     ("parentcommand", ErrorType.CANCELLED),
     ("responsevalidation", ErrorType.SERVER_ERROR),
 )
 """What the names of exceptions hold in the client libraries, which cannot be imported to ask.
 
-LangGraph's two are no errors: a graph stops to ask a person, or goes on in the one around it.
+LangGraph's three are no errors: a graph stops to ask a person or because it is asked to, or goes on in the one around it.
 """
 
 _OUTCOMES: Final = {
@@ -106,7 +107,7 @@ def classify(error: BaseException) -> ErrorType:
 
 
 def _classify(error: BaseException) -> ErrorType:
-    if isinstance(error, (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)):
+    if isinstance(error, (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)) or _is_trios(error):
         return ErrorType.CANCELLED
     if isinstance(error, TimeoutError):
         return ErrorType.TIMEOUT
@@ -119,6 +120,11 @@ def _classify(error: BaseException) -> ErrorType:
     if status == HTTPStatus.BAD_REQUEST and any(said in str(error) for said in _TOO_LONG):
         return ErrorType.CONTEXT_LENGTH
     return of_status(status) if status >= HTTPStatus.BAD_REQUEST else _in_body(error) or _by_name(error)
+
+
+def _is_trios(error: BaseException) -> bool:
+    """Whether it is what trio cancels a task with, as far as that shows without importing it."""
+    return type(error).__name__ == "Cancelled" and not isinstance(error, Exception)
 
 
 def _status(error: BaseException) -> int:

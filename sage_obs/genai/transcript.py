@@ -131,8 +131,9 @@ def level_for(given: object) -> Content:
 
 
 def named(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, object]:
-    """The arguments of a call by their names."""
-    return inspect.signature(function).bind(*args, **kwargs).arguments
+    """The arguments of a call by their names; whose method it is, is none."""
+    arguments = inspect.signature(function).bind(*args, **kwargs).arguments
+    return {name: value for at, (name, value) in enumerate(arguments.items()) if at or name not in {"self", "cls"}}
 
 
 def spoken(arguments: Mapping[str, object]) -> Sequence[Message]:

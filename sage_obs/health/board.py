@@ -79,6 +79,13 @@ class Board:
         if self._started_at is None:
             self.started()
 
+    def seen_here(self) -> None:
+        """The application serves here: on asyncio's event loop, or on another library's, of which nothing more is known."""
+        if (loop := _loop_here()) is None:
+            self.started()
+        else:
+            self.seen(loop)
+
     @property
     def serving(self) -> bool:
         """Whether the loop that was seen last still runs: requests need not ask for theirs, which costs a system call."""
@@ -123,7 +130,9 @@ class Board:
         return self.readiness_now()
 
     async def readiness_async(self) -> Answer:
-        """The same from inside an event loop, which is not held up."""
+        """The same from inside an event loop, which is not held up; in one that is not asyncio's, by what is known already."""
+        if _loop_here() is None:
+            return self.readiness(wait=0)
         if runs := self.start_checks():
             await asyncio.wait([asyncio.wrap_future(run) for run in runs], timeout=self.patience())
         return self.readiness_now()
@@ -153,6 +162,14 @@ def _weighed(check: Check) -> Result:
 def _described(name: str, result: Result) -> dict[str, str]:
     described = {"name": name, "status": result.status.value}
     return {**described, "message": result.message} if result.message else described
+
+
+def _loop_here() -> asyncio.AbstractEventLoop | None:
+    """The loop of asyncio's that runs here, if any: hypercorn can serve with trio."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _milliseconds(seconds: float) -> float:

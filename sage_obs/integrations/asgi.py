@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
 from typing import Final
@@ -60,7 +59,7 @@ def begin(kind: Kind, scope: Scope, receive: Receive, send: Send) -> Exchange | 
     try:
         scope[_MARK] = True
         if not (health := board()).serving:
-            health.seen(asyncio.get_running_loop())
+            health.seen_here()
         around = request_var.get()
         apart = None if around is None else Apart.of(around)
         request_id, parent = _identity(scope["headers"])
@@ -78,7 +77,7 @@ async def unmeasured(app: App, scope: Scope, receive: Receive, send: Send) -> No
         await app(scope, receive, _reporting_startup(send))
     elif scope["type"] == "http" and scope["path"] in _UNCOUNTED:
         scope[_MARK] = True
-        board().seen(asyncio.get_running_loop())
+        board().seen_here()
         around = request_var.get()
         apart = None if around is None else Apart.of(around)
         await _uncounted(app, scope, receive, send)
@@ -118,7 +117,7 @@ def _reporting_startup(send: Send) -> Send:
 
     async def reporting(event: Event) -> None:
         if event["type"] == "lifespan.startup.complete":
-            board().seen(asyncio.get_running_loop())
+            board().seen_here()
         await send(event)
 
     return reporting

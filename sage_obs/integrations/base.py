@@ -50,6 +50,7 @@ _MODULES: Final = {
     "aiohttp-client": "sage_obs.integrations.aiohttp_client",
     "requests": "sage_obs.integrations.requests",
     "httpx2": "sage_obs.integrations.httpx2",
+    "logging": "sage_obs.integrations.logging",
     "loguru": "sage_obs.integrations.loguru",
     "structlog": "sage_obs.integrations.structlog",
     "gunicorn": "sage_obs.integrations.gunicorn",

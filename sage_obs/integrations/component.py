@@ -10,13 +10,15 @@ from sage_obs.component import Unbuffered
 from sage_obs.integrations.base import Integration, NotFoundError, UnusableLibraryError, load
 from sage_obs.integrations.hook import ImportHook
 from sage_obs.integrations.instrumentor import InstrumentorIntegration
-from sage_obs.integrations.versions import check, distribution_of
+from sage_obs.integrations.versions import check, distribution_of, is_builtin
 
 
 def _installed(integration: Integration) -> bool:
     """Whether the library is there; several may share a package's name, such as `google`."""
     if importlib.util.find_spec(integration.module.partition(".")[0]) is None:
         return False
+    if is_builtin(distribution_of(integration)):
+        return True
     return any(True for _ in importlib.metadata.Distribution.discover(name=distribution_of(integration)))
 
 

@@ -31,6 +31,8 @@ _CARRIERS: Final = (("StreamableHTTPSessionManager", "handle_request"), ("Stream
 """What serves the HTTP of it; the second goes past the first from the SDK's second major version on."""
 _STDIO: Final = ("mcp.server.stdio", "mcp.server.fastmcp.server", "mcp.server.mcpserver.server", "mcp")
 """Where `stdio_server` is, and where it has been imported to."""
+_WRAPPERS: Final = ("_UnownedTextWrapper", "TextIOWrapper")
+"""What it calls first, in the SDK's second and first major version: a program may have imported it by name before."""
 
 
 class McpIntegration:
@@ -55,12 +57,14 @@ class McpIntegration:
 
 def _patches() -> list[Patch]:
     http = importlib.import_module("mcp.server.streamable_http_manager")
+    stdio = importlib.import_module("mcp.server.stdio")
     found = [
         Patch(_owner("mcp.client.session", "ClientSession"), "call_tool", _called),
         *(Patch(vars(http)[name], method, _carrying) for name, method in _CARRIERS if name in vars(http)),
         Patch(_owner("mcp.server.sse", "SseServerTransport"), "handle_post_message", _carrying),
         Patch(_owner("mcp.server.sse", "SseServerTransport"), "connect_sse", _opening),
         *(Patch(sys.modules[name], "stdio_server", _off_stdout) for name in _STDIO if name in sys.modules),
+        Patch(stdio, next((name for name in _WRAPPERS if name in vars(stdio)), ""), _off_stdout),
     ]
     if "mcp.server._otel" in sys.modules:
         return [*found, Patch(_owner("mcp.server._otel", "OpenTelemetryMiddleware"), "__call__", server.around)]
@@ -149,13 +153,13 @@ def _mark_carrier() -> None:
 
 def _off_stdout(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
-    def stdio_server(*args: Any, **kwargs: Any) -> Any:
+    def on_stdout(*args: Any, **kwargs: Any) -> Any:
         leave = getattr(records.handler(), "leave_stdout", None)
         if leave is not None:
             leave()
         return original(*args, **kwargs)
 
-    return stdio_server
+    return on_stdout
 
 
 INTEGRATION: Final = McpIntegration()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import platform
 import re
+import sys
 from typing import Final
 
 from sage_obs.integrations.base import Integration, UnusableLibraryError
@@ -28,11 +30,16 @@ def distribution_of(integration: Integration) -> str:
     return found
 
 
+def is_builtin(library: str) -> bool:
+    """Whether Python brings it along."""
+    return library in sys.stdlib_module_names
+
+
 def check(integration: Integration) -> str:
     """The installed version of the integration's library. Raises UnusableLibraryError where it is missing or not known."""
     library = distribution_of(integration)
     try:
-        version = importlib.metadata.version(library)
+        version = platform.python_version() if is_builtin(library) else importlib.metadata.version(library)
     except importlib.metadata.PackageNotFoundError:
         raise UnusableLibraryError(f"{library} is not installed.", hint=f"Install it: pip install {library}") from None
     first, beyond = integration.versions

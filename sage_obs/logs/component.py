@@ -45,7 +45,7 @@ class LogsComponent:
         handler = LineHandler(lines if text else QuickLines(identity, lines), self._writer)
         self._root = RootLogger(handler, level=settings.log_level)
         self._root.install()
-        records.use(handler)
+        records.use(handler, self._root.again)
         if not text:
             access.use(AccessLog(identity, self._writer, handler))
         return f"{settings.log_level} and above as {settings.log_format} on {settings.log_output}"

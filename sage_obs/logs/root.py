@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from sage_obs import records
@@ -55,6 +56,14 @@ class RootLogger:
         self._handlers, self._old_level = list(root.handlers), root.level
         root.handlers[:] = [self._handler]
         root.setLevel(self._level)
+
+    def again(self, rests: Callable[[logging.Handler], bool]) -> None:
+        """Take over what the application has set up meanwhile, unless ours is there; of its handlers only those that `rests` rest."""
+        root = logging.getLogger()
+        if self._handler not in root.handlers:
+            self._handlers, self._old_level = list(root.handlers), root.level
+            root.handlers[:] = [self._handler, *(one for one in self._handlers if not rests(one))]
+            root.setLevel(self._level)
 
     def uninstall(self) -> None:
         """Give back; handlers that somebody added meanwhile stay."""

@@ -29,6 +29,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from sage_obs import conventions
 from sage_obs.metrics.cells import Cell, HistogramCell
 from sage_obs.metrics.store import Family, Store
+from sage_obs.privacy.redaction import MASK, redact_text, secret_name
 from sage_obs.semconv import said
 
 _CUMULATIVE: Final = AggregationTemporality.CUMULATIVE
@@ -61,7 +62,14 @@ def _data(store: Store, resource: Resource, *, since: float, now: float) -> Metr
     window = {"start_time_unix_nano": round(since * _NANOSECONDS), "time_unix_nano": round(now * _NANOSECONDS)}
     metrics = [metric for family in store.every() for metric in _metric(family, window)]
     scope = ScopeMetrics(scope=InstrumentationScope(_SCOPE), metrics=metrics, schema_url="")
-    return MetricsData([ResourceMetrics(resource=resource, scope_metrics=[scope], schema_url=resource.schema_url)])
+    return MetricsData([ResourceMetrics(resource=_without_secrets(resource), scope_metrics=[scope], schema_url=resource.schema_url)])
+
+
+def _without_secrets(resource: Resource) -> Resource:
+    """OTEL_RESOURCE_ATTRIBUTES may say anything."""
+    texts = {name: value for name, value in resource.attributes.items() if isinstance(value, str)}
+    safe = {name: MASK if secret_name(name) else redact_text(value) for name, value in texts.items()}
+    return Resource({**resource.attributes, **safe}, resource.schema_url)
 
 
 def _metric(family: Family[Cell] | Family[HistogramCell], window: Mapping[str, int]) -> Iterator[Metric]:

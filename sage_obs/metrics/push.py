@@ -192,7 +192,7 @@ class PushComponent:
         if (endpoint := self._endpoint) is None:
             endpoint = self._endpoint = self._make(self._url)
         self._refresh()
-        answer = endpoint.post(request(self._store, self._resource, since=self._since, now=time.time()))
+        answer = endpoint.post(request(self._store, self._resource, since=self._since, now=max(self._since, time.time())))
         return answer.taken and not answer.rejected
 
     def flush(self, timeout: float) -> bool:

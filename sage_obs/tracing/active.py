@@ -87,8 +87,13 @@ class Tracing:
         return chance() < self._ratio if parent is None else parent.sampled
 
     def begin(self, *, name: str, request_id: str, parent: Parent | None, local: bool = False) -> tuple[Request, OpenSpan | None]:
-        """The context of a new request, and its span where spans are made. A `request_id` of "" is given one."""
+        """The context of a new request, and its span where spans are made. A `request_id` of "" is given one.
+
+        Without a `parent`, a `local` one belongs to the span that is current here, such as that of a consumer the layer knows nothing of.
+        """
         trace_id, span_id, new_request_id = new_ids()
+        if local and parent is None:
+            parent = self._around()
         sampled, span, spans = chance() < self._ratio if parent is None else parent.sampled, None, self.spans
         if parent is not None:
             trace_id = parent.trace_id
@@ -106,6 +111,11 @@ class Tracing:
         if request_id:
             return Request(request_id, trace_id, span_id, sampled=sampled, named=True), span
         return Request(new_request_id, trace_id, span_id, sampled=sampled), span
+
+    def _around(self) -> Parent | None:
+        """The span that is current here; none in a task that has outlived its request, which may be the first of many that it serves."""
+        ids = None if self.spans is None or request_var.get() is not None else self.spans.current()
+        return None if ids is None else Parent(*ids)
 
     def _tentative(
         self, spans: SpanSource, name: str, request_id: str, ids: tuple[str, str], parent: Parent | None, *, local: bool, named: bool

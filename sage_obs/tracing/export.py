@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
@@ -11,11 +12,12 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from sage_obs.background import Batcher
 from sage_obs.conventions import EXPORT_FAILURES, SPANS_DROPPED
+from sage_obs.metrics.active import internal_error
 from sage_obs.metrics.store import Store
 from sage_obs.tracing import otlp
 from sage_obs.tracing.post import Answer
 from sage_obs.tracing.readable import facts_of, resource_of, scope_of
-from sage_obs.tracing.spans import Recorded
+from sage_obs.tracing.spans import Recorded, bulk
 from sage_obs.tracing.tail import Waiting
 
 _CAPACITY: Final = 2048
@@ -23,7 +25,7 @@ _BATCH: Final = 512
 _DELAY_SECONDS: Final = 1.0
 _TRACES_PATH: Final = "/v1/traces"
 _SDK_BYTES: Final = 2000
-"""What a span of the SDK is taken for while it waits."""
+"""What a span of the SDK is taken for while it waits, beside its texts."""
 _SCOPE: Final = "sage_obs"
 _Group = tuple[bytes, bytes]
 
@@ -42,6 +44,9 @@ class Poster(Protocol):
 
     def hurry(self) -> None:
         """Try nothing again from now on."""
+
+    def restart_after_fork(self) -> None:
+        """Be usable in a forked child."""
 
     def close(self) -> None:
         """Post no more."""
@@ -76,7 +81,8 @@ class ExportProcessor(SpanProcessor):
         if self.waiting is None:
             self._batcher.put(span)
         else:
-            self.waiting.route(f"{context.trace_id:032x}", span, _SDK_BYTES)
+            size = _SDK_BYTES + bulk((span.attributes or {}).values()) + sum(bulk((one.attributes or {}).values()) for one in span.events)
+            self.waiting.route(f"{context.trace_id:032x}", span, size)
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Export what is queued, waiting at most so many milliseconds."""
@@ -91,6 +97,7 @@ class ExportProcessor(SpanProcessor):
 
     def restart_after_fork(self) -> None:
         """Begin anew in a forked child; what waited for the fate of its trace waits in the parent."""
+        self._endpoint.restart_after_fork()
         self._batcher.restart_after_fork()
         if self.waiting is not None:
             self.waiting.clear()
@@ -108,9 +115,27 @@ class ExportProcessor(SpanProcessor):
 
     def _posted(self, batch: Sequence[Recorded | ReadableSpan]) -> Answer:
         try:
-            return self._endpoint.post(otlp.request(self._grouped(batch)))
+            body, untold = self._body(batch)
+            answer = self._endpoint.post(body)
+            return replace(answer, rejected=answer.rejected + untold)
         except Exception as exc:  # noqa: BLE001 - whatever is wrong with an export, its spans are lost and counted
             return Answer(taken=False, why=type(exc).__name__)
+
+    def _body(self, batch: Sequence[Recorded | ReadableSpan]) -> tuple[bytes, int]:
+        """The message, and how many spans are not in it: one whose author gave it a time that is no number must not cost the others."""
+        try:
+            return otlp.request(self._grouped(batch)), 0
+        except Exception as exc:  # noqa: BLE001 - what is on a span is anybody's
+            internal_error("traces", exc)
+        sound = [one for one in batch if self._can_be_told(one)]
+        return otlp.request(self._grouped(sound)), len(batch) - len(sound)
+
+    def _can_be_told(self, span: Recorded | ReadableSpan) -> bool:
+        try:
+            otlp.request(self._grouped([span]))
+        except Exception:  # noqa: BLE001 - as said
+            return False
+        return True
 
     def _grouped(self, batch: Sequence[Recorded | ReadableSpan]) -> list[tuple[bytes, bytes, list[otlp.Facts]]]:
         """The spans by who made them."""

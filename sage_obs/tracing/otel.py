@@ -118,7 +118,7 @@ class OtelSpans:
         del ids
         around = otel_context.set_value(_DECIDED, True, Context())
         if parent is not None:
-            remote = NonRecordingSpan(context_of(parent.trace_id, parent.span_id, sampled=True, remote=True))
+            remote = NonRecordingSpan(context_of(parent.trace_id, parent.span_id, sampled=True, remote=not local))
             around = trace.set_span_in_context(remote, around)
         kind = SpanKind.INTERNAL if local else SpanKind.SERVER
         span = OtelSpan(self._tracer.start_span(name, context=around, kind=kind))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from sage_obs.privacy.redaction import MASK, redact_text, secret_name
+from sage_obs.privacy.redaction import MASK, redact, redact_text, secret_name
 
 Attributes = Mapping[str, object]
 """Text, numbers, bools, bytes, None, lists and mappings of them; anything else goes out as the name of its type."""
@@ -28,6 +28,8 @@ _REMEMBERED: Final = 4096
 """How many attributes are kept as bytes; most spans of a service differ in two or three of theirs."""
 _SHORT: Final = 256
 """A longer text in characters is unlikely to come again."""
+_SCALARS: Final = frozenset({str, bool, int, float})
+_NO_SECRET: Final = (bool, int, float, type(None))
 _INT64: Final = range(-(1 << 63), 1 << 63)
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _SEVEN_BITS: Final = 0x7F
@@ -99,7 +101,7 @@ def span(facts: Facts) -> bytes:
     ids = b"\x0a\x10%b\x12\x08%b" % (facts.trace_id, facts.span_id)
     parent = b"\x22\x08%b" % facts.parent_id if facts.parent_id else b""
     times = b"\x39%b\x41%b" % (_fixed64(facts.start), _fixed64(facts.end))
-    parts = [ids, _text(3, facts.state), parent, _name(facts.name), _number(6, facts.kind), times, _attributes(9, facts.attributes)]
+    parts = [ids, _text(3, facts.state), parent, _name_of(facts.name), _number(6, facts.kind), times, _attributes(9, facts.attributes)]
     if facts.events or facts.links or facts.dropped != (0, 0, 0):
         parts.append(_rare(facts))
     if facts.status or facts.description:
@@ -136,16 +138,14 @@ def _attributes(number: int, attributes: Attributes) -> bytes:
 
 
 def _remembered(number: int, key: str, value: object) -> bytes:
-    if isinstance(value, str) and len(value) > _SHORT:
+    """Only what is small and equal to nothing but itself: (1,) is equal to (True,), and a list may hold whole documents."""
+    if type(value) not in _SCALARS or (isinstance(value, str) and len(value) > _SHORT):
         return _attribute(number, key, value)
-    try:
-        return _known_attribute(number, key, value)
-    except TypeError:  # a list has no hash
-        return _attribute(number, key, value)
+    return _known_attribute(number, key, value)
 
 
 def _attribute(number: int, key: str, value: object) -> bytes:
-    if isinstance(value, str) and secret_name(key):
+    if not isinstance(value, _NO_SECRET) and secret_name(key):
         value = MASK
     return _field(number, _text(1, key) + _field(2, _any(value)))
 
@@ -169,12 +169,16 @@ def _any(value: object) -> bytes:
 def _composed(value: object) -> bytes:
     """A list, a mapping or bytes; nothing for None. Of anything else only the type is told, as its `__str__` may do or say anything."""
     if isinstance(value, bytes):
-        return _field(7, value)
+        return _field(7, redact(value))
     if isinstance(value, Mapping):
         return _field(6, _attributes(1, {str(key): one for key, one in value.items()}))
     if isinstance(value, Sequence):
         return _field(5, b"".join([_field(1, _any(one)) for one in value]))
     return b"" if value is None else _field(1, f"<{type(value).__name__}>".encode())
+
+
+def _name_of(name: str) -> bytes:
+    return _name(name) if len(name) <= _SHORT else _name_field(5, name)
 
 
 @lru_cache(maxsize=_REMEMBERED)

@@ -7,13 +7,13 @@ from typing import Final
 
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import Span, SpanKind
 
 from sage_obs.tracing.active import Attributes, OpenSpan
 from sage_obs.tracing.context import Parent, chance, new_ids
 from sage_obs.tracing.otel import OtelSpans, OwnProvider, ids_of
 from sage_obs.tracing.spans import Limits, Recorded, Unrecorded
-from sage_obs.tracing.tail import Waiting
+from sage_obs.tracing.tail import Trace, Waiting
 
 _NOTHING: Final[Attributes] = {}
 
@@ -45,7 +45,7 @@ class OwnSpans:
         if self.provider.watched:
             return self._sdk.server(name=name, ids=ids, parent=parent, local=local)
         kind, around = SpanKind.INTERNAL if local else SpanKind.SERVER, "" if parent is None else parent.span_id
-        span = Recorded(self._finished, name, kind, ids, around, remote=parent is not None, limits=self._limits)
+        span = Recorded(self._finished, name, kind, ids, around, remote=parent is not None and not local, limits=self._limits)
         span.enter()
         return span
 
@@ -55,7 +55,7 @@ class OwnSpans:
             return None
         kind, around = SpanKind.INTERNAL if local else SpanKind.SERVER, "" if parent is None else parent.span_id
         trace_ = self._waiting.open(ids[0])
-        span = Recorded(self._ended, name, kind, ids, around, remote=parent is not None, limits=self._limits, trace=trace_)
+        span = Recorded(self._ended, name, kind, ids, around, remote=parent is not None and not local, limits=self._limits, trace=trace_)
         span.enter()
         return span
 
@@ -65,9 +65,13 @@ class OwnSpans:
             self._waiting.settle(span.trace, keep=keep)
 
     def _ended(self, span: Recorded) -> None:
-        """A span of a tentative trace has ended."""
-        if span.trace is not None and self._waiting is not None:
+        """A span has ended that is of a tentative trace, or under a span of somebody else's, which may be of one."""
+        if self._waiting is None:
+            self._finished(span)
+        elif span.trace is not None:
             self._waiting.add(span.trace, span, span.size)
+        else:
+            self._waiting.route(span.trace_id, span, span.size)
 
     def unrecorded(self, trace_id: str, span_id: str) -> Unrecorded:
         """One that carries the context of a request and records nothing; it is the current one from here on."""
@@ -93,16 +97,27 @@ class OwnSpans:
     def current(self) -> tuple[str, str, bool] | None:
         """The ids of the span that is current here."""
         span = trace.get_current_span()
-        return span.ids if isinstance(span, Recorded | Unrecorded) else ids_of(span.get_span_context())
+        if isinstance(span, Recorded | Unrecorded):
+            return span.ids
+        ids = ids_of(span.get_span_context())
+        return ids if ids is None or self._held(span) is None else (ids[0], ids[1], False)
+
+    def _held(self, span: Span) -> Trace[Recorded | ReadableSpan] | None:
+        """The trace of open fate that a span belongs to: one of the SDK's, which knows nothing of it, by its id."""
+        if isinstance(span, Recorded):
+            return span.trace
+        if self._waiting is None or not span.is_recording():
+            return None
+        return self._waiting.undecided(f"{span.get_span_context().trace_id:032x}")
 
     def _child(self, name: str, kind: SpanKind, attributes: Attributes) -> Recorded | Unrecorded:
         around, (trace_id, span_id, _) = trace.get_current_span(), new_ids()
-        held = around.trace if isinstance(around, Recorded) else None
-        ids, parent_id, sampled = self.current(), "", chance() < self._ratio
+        held, ids, parent_id, sampled = self._held(around), self.current(), "", chance() < self._ratio
         if ids is not None:
             trace_id, parent_id, sampled = ids
         if not sampled and held is None:
             return Unrecorded(trace_id, span_id)
-        finished, remote = self._finished if held is None else self._ended, ids is not None and around.get_span_context().is_remote
+        known = isinstance(around, Recorded) and held is None
+        finished, remote = self._finished if known else self._ended, ids is not None and around.get_span_context().is_remote
         own = (trace_id, span_id)
         return Recorded(finished, name, kind, own, parent_id, remote=remote, attributes=attributes, limits=self._limits, trace=held)

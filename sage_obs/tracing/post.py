@@ -87,12 +87,15 @@ class Endpoint:
         self._manner = manner
         self._pause = pause
         self._compress = _COMPRESSIONS.get(manner.compression)
+        agent = f"sage-obs/{importlib.metadata.version('sage-obs')}"
+        encoding = {} if self._compress is None else {"Content-Encoding": manner.compression}
+        self._headers = {"Content-Type": _TYPE, "User-Agent": agent, **manner.headers, **encoding}
+        self._connect()
+
+    def _connect(self) -> None:
         self._closing = threading.Event()
-        self._session = _session(manner.credentials)
-        self._session.headers.update({"Content-Type": _TYPE, "User-Agent": f"sage-obs/{importlib.metadata.version('sage-obs')}"})
-        self._session.headers.update(manner.headers)
-        if self._compress is not None:
-            self._session.headers["Content-Encoding"] = manner.compression
+        self._session = _session(self._manner.credentials)
+        self._session.headers.update(self._headers)
 
     def post(self, body: bytes) -> Answer:
         """Post a message, again where that may help, until the time is over or somebody closes the endpoint."""
@@ -107,12 +110,20 @@ class Endpoint:
                 return answer
             pause *= 2
 
+    def restart_after_fork(self) -> None:
+        """Connect anew in a forked child: two processes that write to one connection garble what both of them say."""
+        self._connect()
+
     def hurry(self) -> None:
         """Try nothing again from now on: the process ends."""
         self._closing.set()
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Let go of the connection, by name: what would close those of a pool is no longer run when the interpreter ends."""
+        for adapter in self._session.adapters.values():
+            for manager in (getattr(adapter, "poolmanager", None), *getattr(adapter, "proxy_manager", {}).values()):
+                for key in () if manager is None else manager.pools.keys():
+                    manager.pools[key].close()
         self._session.close()
 
     def _try(self, data: bytes, deadline: float) -> tuple[Answer, float | None]:

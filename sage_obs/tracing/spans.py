@@ -7,13 +7,23 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags, set_span_in_context
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    get_current_span,
+    set_span_in_context,
+)
 
 from sage_obs.tracing.active import Attributes
 from sage_obs.tracing.otlp import FIRST_KIND, LOCAL, REMOTE, Event, Facts, Link
@@ -21,8 +31,10 @@ from sage_obs.tracing.tail import Trace
 
 _NOTHING: Final[dict[str, Any]] = {}
 _BARE_BYTES: Final = 1000
-_EVENT_BYTES: Final = 2000
-"""What an event is taken for: most are exceptions with their traceback."""
+_EVENT_BYTES: Final = 200
+"""What an event is taken for, beside its texts."""
+_DEPTH: Final = 4
+"""Of lists in lists. What holds itself has no end, and whoever sets an attribute must not hear of it."""
 _runtime: Final = getattr(otel_context, "_RUNTIME_CONTEXT", otel_context)
 """What the API's two functions pass everything on to, which requests do twice each."""
 _get_current: Final[Callable[[], Context]] = _runtime.get_current
@@ -59,9 +71,12 @@ class Current:
         _attach(here)
 
     def leave(self) -> None:
-        """It is no longer the current span, where it was made so; asked for from another context, nothing happens."""
-        before = self._before
-        if before is not None and _get_current() is self._here:
+        """It is no longer the current span, where it was made so; asked for from another context, nothing happens.
+
+        What the application has put beside it and never taken away, such as whose request it is, must not stay for the next request.
+        """
+        before, now = self._before, _get_current()
+        if before is not None and (now is self._here or get_current_span(now) is get_current_span(self._here)):
             _attach(before)
             self._before = self._here = None
 
@@ -143,8 +158,8 @@ class Recorded(Current, Span):
     @property
     def size(self) -> int:
         """About how many bytes it holds."""
-        texts = sum(len(value) for value in self._attributes.values() if isinstance(value, str | bytes | tuple))
-        return _BARE_BYTES + texts + _EVENT_BYTES * len(self._events)
+        events = sum(_EVENT_BYTES + bulk(event.attributes.values()) for event in self._events)
+        return _BARE_BYTES + bulk(self._attributes.values()) + events
 
     def end(self, end_time: int | None = None, *, name: str = "", attributes: Attributes = _NOTHING, error_type: str = "") -> None:
         """Finish it, now or at a Unix time in nanoseconds; `error_type` is "" for success. Once: a second end changes nothing."""
@@ -265,15 +280,20 @@ def context_of(trace_id: str, span_id: str, *, sampled: bool, remote: bool = Fal
     return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=remote, trace_flags=flags)
 
 
+def bulk(values: Iterable[object]) -> int:
+    """About how many bytes the texts among these hold, those in lists included."""
+    return sum(len(one) if isinstance(one, str | bytes) else bulk(one) if isinstance(one, tuple) else 0 for one in values)
+
+
 def _flags(trace: int, *, remote: bool) -> int:
     return trace | (REMOTE if remote else LOCAL)
 
 
-def _cut(value: Any, longest: int | None) -> Any:
+def _cut(value: Any, longest: int | None, depth: int = _DEPTH) -> Any:
     if isinstance(value, str):
         return value if longest is None else value[:longest]
     if isinstance(value, Sequence) and not isinstance(value, bytes):
-        return tuple(_cut(one, longest) for one in value)
+        return tuple(_cut(one, longest, depth - 1) for one in value) if depth else f"<{type(value).__name__}>"
     return value
 
 

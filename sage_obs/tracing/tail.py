@@ -85,6 +85,10 @@ class Waiting(Generic[S]):
                 self._give_up()
             return made
 
+    def undecided(self, trace_id: str) -> Trace[S] | None:
+        """The trace of this id while its fate is open."""
+        return self._open.get(trace_id)
+
     def _give_up(self) -> None:
         """No room for more traces: the oldest, whose request has perhaps been abandoned, is dropped."""
         _, oldest = self._open.popitem(last=False)

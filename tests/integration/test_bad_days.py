@@ -8,13 +8,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.otlp import serving
+from sage_obs.conventions import LLM_CALLS
+from tests.support.otlp import dead_backend, receiver, serving
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
@@ -80,6 +82,8 @@ REFUSING = {
     "500": _raw(b"HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n"),
     "429 for a day": _raw(b"HTTP/1.1 429 Slow\r\nretry-after: 86400\r\ncontent-length: 0\r\n\r\n"),
     "503 for a day": _raw(b"HTTP/1.1 503 Busy\r\nretry-after: 86400\r\ncontent-length: 0\r\n\r\n"),
+    "a web page": _raw(b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 18\r\n\r\n<html>hello</html>"),
+    "a redirect loop": _raw(b"HTTP/1.1 307 Round\r\nlocation: /v1/traces\r\ncontent-length: 0\r\n\r\n"),
     "closing in the middle": _raw(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\nabc"),
 }
 
@@ -114,6 +118,161 @@ def test_what_a_backend_refuses_is_counted(tmp_path: Path, kind: str) -> None:
     """Every span of a batch that was refused or cut off is one on /metrics, and nobody waits as long as it asks for."""
     with _answering(REFUSING[kind]) as url:
         assert _seconds(tmp_path, SPANS, "lost", SAGE_TRACING_ENDPOINT=url) < 2.0
+
+
+PUSHES = """\
+import sys, time, urllib.request
+import sage_obs
+
+handle = sage_obs.instrument("work", metrics_host="127.0.0.1", metrics_port=0, log_output="/dev/null")
+assert not sage_obs.flush(timeout=10)
+page = urllib.request.urlopen(f"http://127.0.0.1:{handle.metrics_port}/metrics").read().decode()
+assert 'sage_obs_export_failures_total{signal="metrics"} 1.0' in page, page
+print(f"done {time.time()}", file=sys.stderr, flush=True)
+"""
+
+
+@pytest.mark.parametrize("kind", REFUSING)
+def test_a_push_that_a_backend_refuses_is_counted(tmp_path: Path, kind: str) -> None:
+    """Metrics are posted as spans are: what answers like this has taken nothing."""
+    with _answering(REFUSING[kind]) as url:
+        assert _seconds(tmp_path, PUSHES, SAGE_METRICS_ENDPOINT=url) < 2.0
+
+
+CLOCK = """\
+import logging, sys, time, urllib.request
+import sage_obs
+
+wall, wall_ns, step = time.time, time.time_ns, float(sys.argv[1])
+handle = sage_obs.instrument("work", metrics_host="127.0.0.1", metrics_port=0, sampling_rate=1.0, log_output=sys.argv[2])
+
+@sage_obs.agent("step")
+def work():
+    with sage_obs.tool("search"), sage_obs.llm_call("openai", "gpt-4o") as call:
+        time.time, time.time_ns = lambda: wall() + step, lambda: wall_ns() + int(step * 1e9)
+        call.first_token()
+    logging.getLogger("work").info("stepped")
+
+work()
+assert sage_obs.flush(timeout=10)
+page = urllib.request.urlopen(f"http://127.0.0.1:{handle.metrics_port}/metrics").read().decode()
+sums = [float(line.rpartition(" ")[2]) for line in page.splitlines() if "_seconds_sum{" in line or "_seconds_sum " in line]
+assert len(sums) > 4 and all(0.0 <= one < 60.0 for one in sums), page
+time.time, time.time_ns = wall, wall_ns
+print(f"done {time.time()}", file=sys.stderr, flush=True)
+"""
+
+
+@pytest.mark.parametrize("step", [3600, -3600])
+def test_a_clock_that_is_set_during_a_request_changes_no_duration(tmp_path: Path, step: int) -> None:
+    """The wall's clock goes an hour forth or back: spans, histograms and pushes have no hour in them, and a line has the time it now is."""
+    with receiver() as backend:
+        began, log, url = time.time(), str(tmp_path / "log"), backend.url
+        assert _seconds(tmp_path, CLOCK, str(step), log, SAGE_TRACING_ENDPOINT=url, SAGE_METRICS_ENDPOINT=url) < 2.0
+        assert len(backend.wait(3)) == 3
+        assert all(0 <= span.end_time_unix_nano - span.start_time_unix_nano < 60e9 for span in backend.spans)
+        points = [push.point(LLM_CALLS.name) for push in backend.pushes]
+        assert points
+        assert all(point is not None and point.start_time_unix_nano <= point.time_unix_nano for point in points)
+    [line] = [line for line in map(json.loads, (tmp_path / "log").read_bytes().splitlines()) if line["message"] == "stepped"]
+    assert 0 <= datetime.fromisoformat(line["timestamp"]).timestamp() - began - step < 60
+
+
+CLOSED = """\
+import asyncio, sys, time, urllib.request
+import sage_obs
+
+handle = sage_obs.instrument("work", metrics_host="127.0.0.1", metrics_port=0, log_output="/dev/null")
+
+async def check():
+    return True
+
+sage_obs.health.register("db", check, timeout=1.0)
+
+@sage_obs.agent("answer")
+async def answer():
+    for _ in range(3):
+        yield "word"
+        await asyncio.sleep(0)
+
+@sage_obs.agent("hang")
+async def hang():
+    with sage_obs.tool("search"):
+        await asyncio.Event().wait()
+
+def get(path):
+    try:
+        return urllib.request.urlopen(f"http://127.0.0.1:{handle.metrics_port}{path}", timeout=5).read().decode()
+    except urllib.error.HTTPError as error:
+        return error.read().decode()
+
+async def half():
+    items = answer()
+    await anext(items)
+    hanging = asyncio.ensure_future(hang())
+    await asyncio.sleep(0.01)
+    return items, hanging
+
+for _ in range(2):
+    loop = asyncio.new_event_loop()
+    items, hanging = loop.run_until_complete(half())
+    loop.close()
+    assert "db" in get("/health/ready")
+    hanging._log_destroy_pending = False  # which asyncio would complain of itself
+    hanging.get_coro().close()
+    del items, hanging
+
+async def whole():
+    return [item async for item in answer()]
+
+assert len(asyncio.run(whole())) == 3
+page = get("/metrics")
+assert 'sage_agent_requests_total{agent_id="agent-001",operation="answer",outcome="success",protocol="call"} 1.0' in page, page
+assert 'sage_agent_requests_total{agent_id="agent-001",operation="hang",outcome="cancelled",protocol="call"} 2.0' in page, page
+assert "sage_obs_internal_errors_total{" not in page, page
+print(f"done {time.time()}", file=sys.stderr, flush=True)
+"""
+
+
+def test_an_event_loop_that_is_closed_with_work_on_it_breaks_nothing(tmp_path: Path) -> None:
+    """Agents that were on it count as cancelled, probes answer, and the next loop is measured as the first."""
+    assert _seconds(tmp_path, CLOSED) < 2.0
+
+
+DAEMONS = """\
+import logging, sys, threading, time
+import sage_obs
+
+sage_obs.instrument("work", metrics_host="127.0.0.1", metrics_port=0, sampling_rate=1.0, log_output=sys.argv[1])
+began = threading.Barrier(9)
+
+@sage_obs.agent("step")
+def step():
+    with sage_obs.tool("search"), sage_obs.llm_call("openai", "gpt-4o") as call:
+        call.usage(input=1)
+    logging.getLogger("work").info("step")
+
+def work():
+    step()
+    began.wait()
+    while True:
+        step()
+        time.sleep(0.001)
+
+for _ in range(8):
+    threading.Thread(target=work, daemon=True).start()
+began.wait()
+print(f"done {time.time()}", file=sys.stderr, flush=True)
+"""
+
+
+@pytest.mark.parametrize("backend", ["refused", "blackhole"])
+def test_threads_that_go_on_while_the_process_ends_hold_it_up_no_longer(tmp_path: Path, backend: str) -> None:
+    """Daemon threads that never stop making spans and lines, with nobody who takes the spans: the end comes in time, and without a word."""
+    with dead_backend(backend) as url:
+        log = tmp_path / "log"
+        assert _seconds(tmp_path, DAEMONS, str(log), SAGE_TRACING_ENDPOINT=url, SAGE_METRICS_ENDPOINT=url) < 2.0
+    assert sum(json.loads(line)["message"] == "step" for line in log.read_bytes().splitlines()) >= 8
 
 
 LINES = """\

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -142,10 +143,12 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @contextmanager
-def working(folder: Path, broker: str, *options: str, source: str = SOURCE, **environ: str) -> Iterator[Worker]:
+def working(
+    folder: Path, broker: str, *options: str, source: str = SOURCE, runner: tuple[str, ...] = (), **environ: str
+) -> Iterator[Worker]:
     """A worker with these options, which is ready."""
     queue = folder.name
-    command = ("-m", "celery", "-A", "service", "worker", "-l", "info", "--without-gossip", "--without-mingle", *options)
+    command = (*runner, "-m", "celery", "-A", "service", "worker", "-l", "info", "--without-gossip", "--without-mingle", *options)
     with serving(folder, command, source, BROKER=broker, QUEUE=queue, **environ) as service:
         app = Celery("caller", broker=broker, backend=broker)
         app.conf.task_default_queue = queue
@@ -287,8 +290,7 @@ def test_pools_without_children_count_the_same(tmp_path: Path, broker: str, pool
 
 def test_a_child_that_instruments_itself_is_seen_beside_the_others(tmp_path: Path, broker: str) -> None:
     """A program that calls `instrument()` in celery's hook for new children has them on one page, their lines as ours."""
-    late = SOURCE.replace('sage_obs.instrument("worker", sampling_rate=1.0)\n', "") + LATE
-    with working(tmp_path, broker, "--concurrency", "2", source=late) as worker:
+    with working(tmp_path, broker, "--concurrency", "2", source=PLAIN + LATE) as worker:
         pids: set[int] = set()
         sent = 0
         while len(pids) < 2:
@@ -299,6 +301,22 @@ def test_a_child_that_instruments_itself_is_seen_beside_the_others(tmp_path: Pat
         assert Counter(line["message"] for line in worker.lines())["working"] == sent
 
 
+def test_a_program_that_does_not_know_the_layer_is_measured_by_the_command(tmp_path: Path, broker: str) -> None:
+    """`sage-obs run` with a worker: children that come and go are on one page, and their lines are ours, each once."""
+    runner = ("-m", "sage_obs", "run", "--", sys.executable)
+    options = ("--concurrency", "2", "--max-tasks-per-child", "2")
+    with working(tmp_path, broker, *options, source=PLAIN, runner=runner) as worker:
+        with scraping(worker.service.metrics_port):
+            pids = [one.get(timeout=30) for one in [worker.send("pid") for _ in range(6)]]
+            worker.reaches(6, operation="pid", outcome="success")
+        assert len(set(pids)) >= 3
+        wait_until(lambda: len(worker.access()) == 6)
+        assert Counter(line["message"] for line in worker.lines())["working"] == 6
+        assert get(worker.service.metrics_port, "/health/startup") is not None
+    assert "working" not in (tmp_path / "log").read_text()
+
+
+PLAIN = SOURCE.replace('sage_obs.instrument("worker", sampling_rate=1.0)\n', "")
 LATE = """
 
 @celery.signals.worker_process_init.connect

@@ -227,6 +227,47 @@ def test_a_call_that_is_given_up_was_cancelled_or_timed_out(server: Any) -> None
     assert seen.value(INTERNAL_ERRORS.name) == 0
 
 
+def test_a_server_that_has_the_transport_already_keeps_its_lines_off_it_too(tmp_path: Path) -> None:
+    """`stdio_server` may have been imported by name before `instrument()`."""
+    program = tmp_path / "server.py"
+    program.write_text(EARLY)
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}}
+    request = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}) + "\n"
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, str(program)], stdin=-1, stdout=-1, stderr=-1, text=True, env=environ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(request)
+        process.stdin.flush()
+        first = process.stdout.readline()
+        rest, log = process.communicate(timeout=30)
+    assert [json.loads(line)["jsonrpc"] for line in (first + rest).splitlines()] == ["2.0"]
+    assert '"message":"serving"' in log
+
+
+EARLY = """\
+import asyncio
+import logging
+
+from mcp.server.lowlevel import Server
+from mcp.server.stdio import stdio_server
+
+import sage_obs
+
+sage_obs.instrument("shop", metrics_port=0, log_output="stdout")
+server = Server("shop")
+
+
+async def main():
+    async with stdio_server() as (read, write):
+        logging.getLogger("shop").info("serving")
+        await server.run(read, write, server.create_initialization_options())
+
+
+asyncio.run(main())
+"""
+
+
 def test_lines_of_a_server_on_stdio_keep_off_what_it_says(tmp_path: Path) -> None:
     """Stdout is the protocol's, so lines go to stderr; the trace of the caller goes on in the other process."""
     program = tmp_path / "server.py"

@@ -79,6 +79,15 @@ def test_the_conventions_two_histograms_are_pushed_and_not_scraped(instrument: S
     assert b"gen_ai" not in _scraped(handle)
 
 
+def test_no_credential_leaves_in_a_push(instrument: Start, collector: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The resource is what OpenTelemetry's variable says, without its secrets."""
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "db.password=hunter2,url=https://me:hunter2@host/,team=shop")
+    instrument(metrics_endpoint=collector.url, disable=["traces"])
+    assert sage_obs.flush(10)
+    assert b"hunter2" not in collector.bodies[0]
+    assert collector.pushes[0].resource["team"] == "shop"
+
+
 def _scraped(handle: sage_obs.Handle) -> bytes:
     import httpx
 

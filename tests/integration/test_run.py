@@ -41,6 +41,7 @@ ASGI = {
     "workers": ["uvicorn", "service:app", "--port", "{port}", "--workers", "2"],
     "granian": ["granian", "--interface", "asgi", "service:app", "--port", "{port}", "--workers", "1"],
     "reload": ["uvicorn", "service:app", "--port", "{port}", "--reload"],
+    "hypercorn": ["hypercorn", "service:app", "-b", "127.0.0.1:{port}"],
 }
 
 

@@ -58,6 +58,8 @@ SERVERS = {
     ),
     "granian in the program": ("service.py", "granian"),
 }
+HYPERCORN = {str(workers): ("-m", "hypercorn", "service:app", "-w", str(workers), "-b", "127.0.0.1:{port}") for workers in (1, 2)}
+TRIO = (*HYPERCORN["1"], "-k", "trio")
 
 
 def _both_workers(service: Service) -> tuple[set[int], int]:
@@ -107,6 +109,18 @@ def test_workers_that_are_killed_take_nothing_along(tmp_path: Path, server: str)
         assert len(list(_leftovers(service.process.pid)[0].glob("*.cells"))) <= 3, "the dead leave no files"
     if "preload" in server or "program" in server:
         assert not _leftovers(service.process.pid), "who made the folder has removed it"
+
+
+@pytest.mark.parametrize("command", [*HYPERCORN.values(), TRIO], ids=["one", "two", "trio"])
+def test_the_workers_of_hypercorn_are_counted_together(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """One worker or two, on asyncio's loop or trio's: what they answered is on one page, and startup is complete."""
+    with serving(tmp_path, command, SOURCE) as service:
+        answered = _both_workers(service)[1] if "2" in command else len({service.hit()})
+        with scraping(service.metrics_port):
+            wait_until(lambda: total(service.scrape(), LLM_CALLS.name, outcome="success") == answered)
+            wait_until(lambda: total(service.scrape(), REQUESTS.name, operation="GET /hit", outcome="success") == answered)
+        assert get(service.metrics_port, "/health/startup") is not None
+        assert total(service.scrape(), "sage_obs_internal_errors_total") == 0
 
 
 def test_requests_that_come_at_once_are_all_counted(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ def test_the_program_of_a_python_process(line: str, expected: str) -> None:
         ("python -m uvicorn app:app --reload", {}, True),
         ("python -m uvicorn app:app", {"WEB_CONCURRENCY": "3"}, True),
         ("python -m hypercorn app:app -w 2", {}, True),
+        ("python /venv/bin/hypercorn app:app", {}, True),
+        ("python -m hypercorn app:app --workers=0", {}, False),
         ("python /venv/bin/fastapi dev app.py", {}, True),
         ("python /venv/bin/fastapi run app.py", {}, False),
         ("python -m flask run --debug", {}, True),

@@ -131,6 +131,19 @@ def test_waiting_for_models_and_tools_is_not_overhead() -> None:
     assert request.waiting.seconds() == 5.0
 
 
+def test_what_a_call_costs_is_on_the_bill_of_the_request_that_made_it() -> None:
+    """An abandoned stream may be collected while another request is served."""
+    one, other = (Request(request_id=name, trace_id="a" * 32, span_id="b" * 16, sampled=False) for name in ("1", "2"))
+    request_var.set(one)
+    call = LlmCall("openai", "gpt-4o")
+    call.begin()
+    call.usage(input=1_000_000)
+    request_var.set(other)
+    call.end()
+    request_var.set(None)
+    assert (one.cost, other.cost) == (2.5, 0.0)
+
+
 def test_a_tool_decorates_plain_functions_and_keeps_their_face() -> None:
     """The decorated function has its name and its result; outside a request nothing is measured."""
 

@@ -210,6 +210,28 @@ def test_an_agent_says_what_it_is_asked_and_answers(kind: str, inside: bool) -> 
     assert answered["parts"][0]["content"] == ("why4" if "generator" in kind else '{"why":4}')
 
 
+def test_whose_method_it_is_is_no_argument() -> None:
+    """What an object holds is not what its method is given, and a question is a text there too."""
+
+    @dataclasses.dataclass
+    class Support:
+        instructions: str = "told to nobody"
+
+        @sage_obs.agent("support", content="full")
+        def answer(self, question: str) -> str:
+            return self.look_up(question)
+
+        @sage_obs.tool("look_up", content="full")
+        def look_up(self, topic: str) -> str:
+            return topic
+
+    with testing.capture() as seen:
+        Support().answer("why?")
+    told = {name: text for span in seen.spans for name, text in span.attributes.items()}
+    assert orjson.loads(str(told[IN]))[0]["parts"] == [{"type": "text", "content": "why?"}]
+    assert orjson.loads(str(told[GIVEN])) == {"topic": "why?"}
+
+
 def test_a_context_inside_another_keeps_the_level_that_it_does_not_name() -> None:
     """The nearest that names one decides, and behind a block it is as it was before."""
     levels: list[bool] = []

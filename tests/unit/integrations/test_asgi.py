@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -383,3 +383,37 @@ def test_a_pipelined_request_has_nothing_of_its_predecessor(instrument: Start, p
     assert around == {}
     assert request_id != "r1"
     assert request_id.startswith("req-") == (path == "/next")
+
+
+def _by_hand(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run what waits for nothing, with no loop of asyncio's around it, as under trio."""
+    with pytest.raises(StopIteration):
+        coroutine.send(None)
+
+
+def test_an_application_on_another_event_loop_than_asyncios_is_served_and_counted(instrument: Start) -> None:
+    """Its lifespan, its requests and its probes do not need asyncio's loop; startup is complete all the same."""
+    instrument()
+    sent: list[str] = []
+
+    async def app(scope: Scope, _receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await send({"type": "lifespan.startup.complete"})
+        else:
+            await answering(200 if scope["path"] == "/x" else 404)(scope, _receive, send)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(event: dict[str, Any]) -> None:
+        sent.append(f"{event['type']} {event.get('status', '')}".strip())
+
+    board().expect_app()
+    assert board().startup().status == 503
+    _by_hand(_named(app)({"type": "lifespan"}, receive, send))
+    assert board().startup().status == 200
+    for path in ("/x", "/health/ready"):
+        _by_hand(_named(app)(scope_of("GET", path), receive, send))
+    assert sent[:2] == ["lifespan.startup.complete", "http.response.start 200"]
+    assert "http.response.start 200" in sent[3:]
+    assert value(REQUESTS, operation="GET /x", outcome="success") == value(REQUESTS) == 1

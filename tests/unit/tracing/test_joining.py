@@ -5,12 +5,14 @@ from collections.abc import Callable
 import pytest
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import sage_obs
+from sage_obs.conventions import REQUESTS, REQUESTS_IN_FLIGHT
 from sage_obs.tracing.otel import exporters, exports_otlp
+from tests.support.metrics import value
 
 Start = Callable[..., sage_obs.Handle]
 ENDPOINT = "http://user:hunter2hunter2@127.0.0.1:1"
@@ -85,8 +87,26 @@ def test_opentelemetrys_variables_speak_for_its_own_endpoint(
     instrument: Start, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], why: str
 ) -> None:
     """Its exporter variable keeps spans from its endpoint and not from ours; its switch is for all."""
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
+    for name, text in variables.items():
+        monkeypatch.setenv(name, text)
     status = instrument().status()["traces"]
     assert status.on
     assert why in status.why
+
+
+def test_a_span_processor_that_raises_leaves_no_request_in_flight(
+    instrument: Start, theirs: TracerProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request is counted, and the error is the telemetry's."""
+
+    class Raising(SpanProcessor):
+        def on_end(self, span: ReadableSpan) -> None:
+            raise ValueError(span.name)
+
+    errors: list[str] = []
+    monkeypatch.setattr("sage_obs.genai.agents.internal_error", lambda component, _: errors.append(component))
+    _exporting(theirs, InMemorySpanExporter())
+    theirs.add_span_processor(Raising())
+    instrument()
+    sage_obs.agent("a")(lambda: None)()
+    assert (value(REQUESTS, outcome="success"), value(REQUESTS_IN_FLIGHT), errors) == (1, 0, ["genai"])

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import threading
+import time
+from typing import cast
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -103,7 +106,7 @@ class _Failing:
     def hurry(self) -> None:
         """Nothing is tried again anyway."""
 
-    close = hurry
+    close = restart_after_fork = hurry
 
 
 class _Hanging(_Failing):
@@ -156,6 +159,48 @@ def test_spans_that_the_endpoint_rejects_are_counted() -> None:
     assert processor.close(5)
     assert store.cell(SPANS_DROPPED).value == 2
     assert store.cell(EXPORT_FAILURES, "traces").value == 0
+
+
+class _Keeping(_Failing):
+    """Takes everything."""
+
+    def __init__(self) -> None:
+        super().__init__(raises=False)
+        self.names: list[str] = []
+        self.connections = 1
+
+    def post(self, body: bytes) -> Answer:
+        """Keep the names."""
+        request = ExportTraceServiceRequest.FromString(body)
+        self.names += [span.name for group in request.resource_spans for scope in group.scope_spans for span in scope.spans]
+        return Answer(taken=True)
+
+    def restart_after_fork(self) -> None:
+        """Count it."""
+        self.connections += 1
+
+
+def test_a_span_that_cannot_be_told_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One with a time in seconds is lost, counted, and said to be an error; those beside it arrive."""
+    store, endpoint, errors = Store(), _Keeping(), list[str]()
+    monkeypatch.setattr("sage_obs.tracing.export.internal_error", lambda component, _: errors.append(component))
+    processor = ExportProcessor(endpoint, store, {})
+    provider = TracerProvider(sampler=ALWAYS_ON, shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+    for name in ("one", "bad", "two"):
+        with provider.get_tracer("x").start_as_current_span(name) as span:
+            span.add_event("e", timestamp=cast("int", time.time()) if name == "bad" else None)
+    assert processor.close(5)
+    assert (endpoint.names, store.cell(SPANS_DROPPED).value, errors) == (["one", "two"], 1, ["traces"])
+
+
+def test_a_forked_child_connects_anew() -> None:
+    """The parent's connection is the parent's."""
+    endpoint = _Keeping()
+    processor = ExportProcessor(endpoint, Store(), {})
+    processor.restart_after_fork()
+    assert endpoint.connections == 2
+    assert processor.close(5)
 
 
 def test_spans_over_the_queues_capacity_are_counted_and_hold_nobody_up() -> None:

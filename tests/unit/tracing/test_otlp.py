@@ -136,3 +136,25 @@ def test_what_is_equal_but_of_another_type_stays_what_it_is() -> None:
     """1, 1.0 and True are one key of a dictionary, and three attributes."""
     kinds = [_span(attributes={"a": value}).attributes[0].value.WhichOneof("value") for value in (1, 1.0, True)]
     assert kinds == ["int_value", "double_value", "bool_value"]
+
+
+@pytest.mark.parametrize(("first", "second"), [((1, 2), (True, 2)), ((1, 2), (1.0, 2.0)), ((True,), (1.0,)), (1, True)])
+def test_values_that_are_equal_and_not_the_same_stay_apart(first: object, second: object) -> None:
+    """What is remembered of one is not told of the other."""
+    told = [_span(attributes={"equal": value}).SerializeToString() for value in (first, second)]
+    assert told[0] != told[1]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("http.request.header.x-api-key", ("hunter2",)),
+        ("http.request.header.cookie", ["session=hunter2"]),
+        ("credentials", {"user": "hunter2"}),
+        ("password", b"hunter2"),
+        ("body", b'{"password": "hunter2"}'),
+    ],
+)
+def test_no_secret_leaves_in_a_list_or_in_bytes(key: str, value: object) -> None:
+    """The conventions have headers as lists, and what is under a secret's name is secret whatever its shape."""
+    assert b"hunter2" not in _span(attributes={key: value}).SerializeToString()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import socket
 import threading
 import time
@@ -25,6 +26,7 @@ class _Server:
         self.answers = list(answers)
         self.bodies: list[bytes] = []
         self.headers: list[dict[str, str]] = []
+        self.callers: list[object] = []
 
     def handler(self) -> type[BaseHTTPRequestHandler]:
         """The class that a server wants."""
@@ -35,6 +37,7 @@ class _Server:
 
             def do_POST(self) -> None:
                 state.bodies.append(self.rfile.read(int(self.headers["content-length"])))
+                state.callers.append(self.client_address)
                 state.headers.append({name.lower(): value for name, value in self.headers.items()})
                 status, body, headers = state.answers.pop(0) if len(state.answers) > 1 else state.answers[0]
                 self.send_response(status)
@@ -135,6 +138,21 @@ def test_nobody_at_the_address_is_tried_again_until_the_process_ends() -> None:
     thread.join(10)
     assert answers == [Answer(taken=False, why="ConnectionError")]
     endpoint.close()
+
+
+def test_a_forked_child_has_a_connection_of_its_own() -> None:
+    """Parent and child would write into each other's posts."""
+    server = _Server(OK)
+    with _endpoint(server) as endpoint:
+        endpoint.post(b"parent")
+        if not (child := os.fork()):
+            endpoint.restart_after_fork()
+            os._exit(0 if endpoint.post(b"child").taken else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        endpoint.post(b"parent")
+    first, second, third = server.callers
+    assert server.bodies == [b"parent", b"child", b"parent"]
+    assert (first == third, first == second) == (True, False)
 
 
 @pytest.mark.system

@@ -5,14 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from opentelemetry import trace
+from opentelemetry import baggage, context, trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from sage_obs.tracing.active import Tracing
-from sage_obs.tracing.context import Parent
+from sage_obs.tracing.context import Parent, request_var
 from sage_obs.tracing.otel import OtelSpans, OwnProvider
 from sage_obs.tracing.otlp import Facts
 from sage_obs.tracing.own import OwnSpans
@@ -109,6 +109,16 @@ def test_a_span_keeps_what_a_list_held_when_it_was_given() -> None:
     assert finished[0].facts().attributes == {"a": (1,)}
 
 
+def test_a_list_that_holds_itself_breaks_nothing() -> None:
+    """Whoever sets it hears nothing of it, and the span goes out."""
+    finished: list[Recorded] = []
+    span, endless = _recorded(finished), list[Any]()
+    endless.append(endless)
+    span.set_attribute("a", endless)
+    span.end()
+    assert finished[0].facts().attributes == {"a": (((("<list>",),),),)}
+
+
 def test_texts_are_cut_to_the_limit() -> None:
     """OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT holds for lists too."""
     finished: list[Recorded] = []
@@ -138,6 +148,14 @@ def test_a_clock_that_is_set_back_makes_no_span_of_negative_length(monkeypatch: 
     span.end()
     facts = finished[0].facts()
     assert 0 <= facts.end - facts.start < 60e9
+
+
+def test_a_spans_size_is_that_of_its_texts_wherever_they_are() -> None:
+    """What waits for its fate is bounded in bytes, those in lists and events included."""
+    span, text = _recorded([]), "x" * 10_000
+    span.set_attributes({"a": text, "b": [text, [text]], "c": 1})
+    span.add_event("e", {"d": text})
+    assert 40_000 < span.size < 45_000
 
 
 def test_an_exception_through_a_span_is_on_it() -> None:
@@ -199,6 +217,50 @@ def test_children_hang_under_the_request(source: tuple[OwnSpans, Callable[[], li
     assert found["chat x"].attributes == {"n": 1, "error.type": "timeout"}
     assert (found["chat x"].status, found["GET /x"].status) == (2, 0)
     assert (found["GET /x"].flags & 0x300, found["chat x"].flags & 0x300) == (0x300, 0x100)
+    assert not trace.get_current_span().get_span_context().is_valid
+
+
+def test_work_of_this_process_hangs_under_the_span_around_it(source: tuple[OwnSpans, Callable[[], list[Facts]]]) -> None:
+    """An agent that a consumer calls is part of the consumer's trace, and sampled as that is; a request from outside is not."""
+    spans, told = source
+    tracing = Tracing(ratio=0.0, spans=spans)
+    consumer = trace.NonRecordingSpan(SpanContext(int(TRACE, 16), int(SPAN, 16), is_remote=False, trace_flags=TraceFlags(1)))
+    with trace.use_span(consumer):
+        for local in (True, False):
+            _, span = tracing.begin(name=f"local {local}", request_id="", parent=None, local=local)
+            assert span is not None
+            span.end(name=f"local {local}", attributes={}, error_type="")
+            span.leave()
+    [agent] = told()
+    assert (agent.name, agent.trace_id.hex(), agent.parent_id.hex(), agent.flags & 0x300) == ("local True", TRACE, SPAN, 0x100)
+
+
+def test_work_that_outlives_its_request_has_traces_of_its_own(source: tuple[OwnSpans, Callable[[], list[Facts]]]) -> None:
+    """A consumer that the first request has started does not put all it does for ever into that one's trace."""
+    tracing = Tracing(ratio=1.0, spans=source[0])
+    first, span = tracing.begin(name="GET", request_id="", parent=None)
+    request_var.set(first)
+    later, agent = tracing.begin(name="later", request_id="", parent=None, local=True)
+    request_var.set(None)
+    assert first.trace_id != later.trace_id
+    assert span is not None
+    assert agent is not None
+    agent.leave()
+    span.leave()
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+def test_what_the_application_attaches_and_forgets_ends_with_the_request(
+    source: tuple[OwnSpans, Callable[[], list[Facts]]],
+    sampled: bool,  # noqa: FBT001 - a table
+) -> None:
+    """Baggage of one request is not there in the next one of its thread."""
+    tracing = Tracing(ratio=0.0, spans=source[0])
+    _, span = tracing.begin(name="GET", request_id="", parent=Parent(TRACE, SPAN, sampled=sampled))
+    assert span is not None
+    context.attach(baggage.set_baggage("user", "one"))
+    span.leave()
+    assert baggage.get_all() == {}
     assert not trace.get_current_span().get_span_context().is_valid
 
 

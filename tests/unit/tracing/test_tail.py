@@ -7,9 +7,12 @@ from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
-from sage_obs.conventions import Outcome
+from sage_obs.conventions import ErrorType, Outcome
+from sage_obs.genai.requests import Recorder
+from sage_obs.metrics.requests import RequestMetrics
 from sage_obs.metrics.store import Store
 from sage_obs.tracing.active import Tracing
+from sage_obs.tracing.active import use as tracing_in_use
 from sage_obs.tracing.context import Parent
 from sage_obs.tracing.export import ExportProcessor
 from sage_obs.tracing.otel import OwnProvider, switch_to
@@ -147,7 +150,7 @@ class _Endpoint:
     def hurry(self) -> None:
         """Nothing waits."""
 
-    close = hurry
+    close = restart_after_fork = hurry
 
 
 def _tracing() -> tuple[Tracing, OwnProvider, list[Recorded | ReadableSpan], ExportProcessor]:
@@ -186,6 +189,44 @@ def test_a_request_its_children_and_those_of_others_share_their_fate(
     assert {span.name for span in exported} == ({"chat", "theirs", "GET /x"} if kept else set())
     processor.close(1)
     switch_to(None)
+
+
+def test_a_span_of_ours_under_one_of_the_sdk_waits_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made while the fate is open or after that, it goes the way of its trace, and what is called hears that it is not sampled."""
+    tracing, provider, exported, processor = _tracing()
+    monkeypatch.setattr("sage_obs.tracing.otel._switch.target", processor)
+    provider.add_span_processor(_switch())
+    request, server = tracing.begin(name="GET", request_id="r", parent=None)
+    source = tracing.spans
+    assert server is not None
+    assert source is not None
+    with provider.get_tracer("theirs").start_as_current_span("theirs"):
+        assert tracing.outgoing().endswith("-00")
+        source.client(name="chat", attributes={}).end(name="chat", attributes={}, error_type="")
+        tracing.settle(request, server, Outcome.SUCCESS, seconds=0.1)
+        source.client(name="late", attributes={}).end(name="late", attributes={}, error_type="")
+    server.end(name="GET", attributes={}, error_type="")
+    server.leave()
+    assert exported == []
+    processor.close(1)
+    switch_to(None)
+
+
+def test_a_request_that_calls_without_end_keeps_its_own_span() -> None:
+    """However many spans found no room, the one that says how it went is exported."""
+    tracing, _, exported, processor = _tracing()
+    tracing_in_use(tracing)
+    invocation = Recorder(RequestMetrics(Store(), agent_id="a"), objective=1.0).begin(name="loop", local=True)
+    source = tracing.spans
+    assert source is not None
+    for _ in range(300):
+        source.client(name="chat", attributes={}).end(name="chat", attributes={}, error_type="")
+    invocation.finish(operation="loop", protocol="call", outcome=Outcome.SERVER_ERROR, error_type=ErrorType.INTERNAL)
+    invocation.leave()
+    tracing_in_use(Tracing())
+    assert [span.name for span in exported][-1] == "loop"
+    assert len(exported) == 257
+    processor.close(1)
 
 
 def _switch() -> SpanProcessor:
