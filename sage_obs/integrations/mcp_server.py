@@ -21,6 +21,7 @@ from sage_obs.integrations.outcome import of_rpc_code
 from sage_obs.integrations.routes import UNMATCHED
 from sage_obs.loops import seen_here
 from sage_obs.metrics.active import internal_error
+from sage_obs.semconv import OPERATION, TOOL_NAME
 from sage_obs.tracing.context import parse_traceparent
 
 _PROTOCOL: Final = "mcp"
@@ -65,7 +66,7 @@ class Served:
         outcome, operation = Outcome.SUCCESS if kind is None else outcome_of(kind), self._operation
         attributes = {"mcp.method.name": self._method}
         if self._tool:
-            attributes |= {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": self._tool}
+            attributes |= {OPERATION: "execute_tool", TOOL_NAME: self._tool}
         invocation.finish(operation=operation, protocol=_PROTOCOL, outcome=outcome, error_type=kind, attributes=attributes)
         facts = ("MCP", operation, "ok" if kind is None else kind.value, operation, outcome, kind)
         served(invocation.request, invocation.seconds, facts)
