@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from sage_agent.llm import LlmConfig, read_llm
+from sage_agent.llm.config import LlmConfig, read_llm
 from sage_agent.options import AGENT_OPTIONS, UNUSED_PATHS, UNUSED_VARIABLES
 from sage_obs.errors import ConfigError
 from sage_obs.settings import OPTIONS, Option, Settings, Value, read_yaml, resolve

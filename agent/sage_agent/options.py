@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from sage_agent.llm_options import LLM_OPTIONS, parse_deadline
+from sage_agent.llm.options import LLM_OPTIONS, parse_deadline
 from sage_obs.conventions import DEFAULT_AGENT_PORT
 from sage_obs.settings import Option, parse_choice, parse_int, parse_port, parse_seconds, parse_text
 

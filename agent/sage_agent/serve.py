@@ -13,14 +13,14 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import fields, replace
 
 import sage_obs
-from sage_agent.app import App, operation
-from sage_agent.calls import ModelCalls
 from sage_agent.config import AgentConfig
-from sage_agent.hooks import Hooks
-from sage_agent.retries import Retries
-from sage_agent.service import Service
-from sage_agent.sockets import Listener, open_listener
-from sage_agent.targets import open_targets
+from sage_agent.flow.calls import ModelCalls
+from sage_agent.flow.service import Service
+from sage_agent.llm.retries import Retries
+from sage_agent.llm.targets import open_targets
+from sage_agent.server.hooks import Hooks
+from sage_agent.server.sockets import Listener, open_listener
+from sage_agent.web.app import App, operation
 from sage_obs.errors import SageObsError, UnavailableError
 from sage_obs.settings import Settings
 
@@ -115,7 +115,7 @@ def _when_ready(config: AgentConfig, listener: Listener) -> Callable[[], Awaitab
 
 
 def _run(app: Callable[..., Awaitable[None]], hooks: Hooks, listener: Listener, *, drain_timeout: float) -> None:
-    from sage_agent.server import DrainingServer
+    from sage_agent.server.draining import DrainingServer
 
     server = DrainingServer(app, hooks, drain_timeout=drain_timeout)
     server.serve_on(listener.sock)

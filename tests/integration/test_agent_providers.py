@@ -12,9 +12,9 @@ from typing import Final
 import httpx
 import pytest
 
-from sage_agent.providers.base import Completion, Delta, Prompt, ProviderError, Usage
-from sage_agent.providers.http import HttpProvider, open_client
-from sage_agent.providers.wires import wire_of
+from sage_agent.llm.providers.base import Completion, Delta, Prompt, ProviderError, Usage
+from sage_agent.llm.providers.http import HttpProvider, open_client
+from sage_agent.llm.providers.wires import wire_of
 from sage_obs.conventions import ErrorType
 from tests.support.agents import RunningAgent, running_agent
 from tests.support.llm_server import FakeModels, fake_models

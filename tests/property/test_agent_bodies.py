@@ -10,12 +10,12 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sage_agent.app import App
 from sage_agent.config import ConcurrencyConfig, ServerConfig
-from sage_agent.llm import ScriptedConfig
-from sage_agent.providers.scripted import ScriptedProvider
-from sage_agent.service import Service
-from sage_agent.wire import Event
+from sage_agent.flow.service import Service
+from sage_agent.llm.config import ScriptedConfig
+from sage_agent.llm.providers.scripted import ScriptedProvider
+from sage_agent.web.app import App
+from sage_agent.web.wire import Event
 from tests.support.providers import calls_to
 
 _SCRIPTED = ScriptedConfig(latency=0.0, error_rate=0.0, overhead=0.0, seed=0, unready=False)

@@ -8,12 +8,12 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from sage_agent.breaker import Breaker
-from sage_agent.calls import ModelCalls
-from sage_agent.llm import BreakerConfig
-from sage_agent.providers.base import Completion, Delta, Prompt, Provider, ProviderError, Usage
-from sage_agent.retries import Retries
-from sage_agent.targets import Target
+from sage_agent.flow.calls import ModelCalls
+from sage_agent.llm.breaker import Breaker
+from sage_agent.llm.config import BreakerConfig
+from sage_agent.llm.providers.base import Completion, Delta, Prompt, Provider, ProviderError, Usage
+from sage_agent.llm.retries import Retries
+from sage_agent.llm.targets import Target
 
 T = TypeVar("T")
 BREAKER: Final = BreakerConfig(enabled=True, failure_share=0.5, min_calls=4, window=30.0, cooldown=15.0)

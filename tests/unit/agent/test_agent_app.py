@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from sage_agent.app import App, operation
-from sage_agent.calls import as_problem
 from sage_agent.config import ConcurrencyConfig, ServerConfig
-from sage_agent.providers.base import Completion, Delta, Prompt, ProviderError
-from sage_agent.service import Service
-from sage_agent.wire import Departure, Event
+from sage_agent.flow.calls import as_problem
+from sage_agent.flow.service import Service
+from sage_agent.llm.providers.base import Completion, Delta, Prompt, ProviderError
+from sage_agent.web.app import App, operation
+from sage_agent.web.wire import Departure, Event
 from sage_obs.conventions import ErrorType
 from tests.support.providers import calls_to
 

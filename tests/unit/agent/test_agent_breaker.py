@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sage_agent.breaker import Breaker, State
+from sage_agent.llm.breaker import Breaker, State
 from sage_obs import testing
 from tests.support.providers import BREAKER
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from sage_agent import config
 from sage_agent.cli import group
-from sage_agent.fallbacks import TargetConfig
+from sage_agent.llm.fallbacks import TargetConfig
 from sage_agent.options import AGENT_OPTIONS, UNUSED_PATHS
 from sage_obs.errors import ConfigError
 from sage_obs.settings import OPTIONS

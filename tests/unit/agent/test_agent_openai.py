@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sage_agent.providers.base import Completion, Delta, Prompt, ProviderError, Usage
-from sage_agent.providers.failures import read_retry_after
-from sage_agent.providers.http import HttpProvider, open_client
-from sage_agent.providers.openai import OpenAIWire
-from sage_agent.providers.reading import read_document
+from sage_agent.llm.providers.base import Completion, Delta, Prompt, ProviderError, Usage
+from sage_agent.llm.providers.failures import read_retry_after
+from sage_agent.llm.providers.http import HttpProvider, open_client
+from sage_agent.llm.providers.openai import OpenAIWire
+from sage_agent.llm.providers.reading import read_document
 from sage_obs.conventions import ErrorType
 
 _GOOD = {"choices": [{"message": {"content": "hello"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 3, "completion_tokens": 4}}

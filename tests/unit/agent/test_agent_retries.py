@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sage_obs
-from sage_agent.breaker import State
-from sage_agent.calls import ModelCalls
+from sage_agent.flow.calls import ModelCalls
+from sage_agent.llm.breaker import State
+from sage_agent.llm.providers.base import Delta, Prompt, ProviderError
+from sage_agent.llm.targets import Target
 from sage_agent.problems import Problem
-from sage_agent.providers.base import Delta, Prompt, ProviderError
-from sage_agent.targets import Target
 from sage_obs import testing
 from sage_obs.conventions import ErrorType
 from tests.support.providers import BREAKER, NEVER, Told, in_virtual_time, retries_of, target_of

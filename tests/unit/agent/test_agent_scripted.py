@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sage_agent.llm import ScriptedConfig
-from sage_agent.providers.base import Completion, Delta, Prompt, ProviderError
-from sage_agent.providers.scripted import ScriptedProvider, Spread
+from sage_agent.llm.config import ScriptedConfig
+from sage_agent.llm.providers.base import Completion, Delta, Prompt, ProviderError
+from sage_agent.llm.providers.scripted import ScriptedProvider, Spread
 
 _PLAIN = ScriptedConfig(latency=0.0, error_rate=0.0, overhead=0.0, seed=0, unready=False)
 

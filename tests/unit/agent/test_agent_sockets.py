@@ -10,7 +10,7 @@ import textwrap
 
 import pytest
 
-from sage_agent.sockets import open_listener
+from sage_agent.server.sockets import open_listener
 from sage_obs.errors import ConfigError, UnavailableError
 
 
@@ -64,7 +64,7 @@ def test_descriptor_three_is_checked(prepare: str, expected: str) -> None:
         import os, socket
         {prepare}
         os.dup2(fd, 3)
-        from sage_agent.sockets import open_listener
+        from sage_agent.server.sockets import open_listener
         from sage_obs.errors import ConfigError
         try:
             print("inherited", open_listener("127.0.0.1", 0, environ={{"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}}).inherited)

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sage_agent.providers.base import Completion, Delta, Prompt, ProviderError
-from sage_agent.providers.failures import failed_midway, refused
-from sage_agent.providers.http import read_events
-from sage_agent.providers.wires import wire_of
+from sage_agent.llm.providers.base import Completion, Delta, Prompt, ProviderError
+from sage_agent.llm.providers.failures import failed_midway, refused
+from sage_agent.llm.providers.http import read_events
+from sage_agent.llm.providers.wires import wire_of
 from sage_obs.conventions import ErrorType
 
 

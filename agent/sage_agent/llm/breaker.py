@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import sage_obs
-from sage_agent.llm import BreakerConfig
+from sage_agent.llm.config import BreakerConfig
 from sage_obs.conventions import BREAKER_STATE
 
 _SLOTS: Final = 10

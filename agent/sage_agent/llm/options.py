@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from sage_agent.fallbacks import PROVIDERS, parse_fallbacks, parse_keys, parse_url
+from sage_agent.llm.fallbacks import PROVIDERS, parse_fallbacks, parse_keys, parse_url
 from sage_obs.settings import Option, parse_bool, parse_choice, parse_int, parse_ratio, parse_seconds, parse_text
 
 

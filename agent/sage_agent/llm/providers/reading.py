@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from sage_agent.providers.failures import failed_midway, malformed
+from sage_agent.llm.providers.failures import failed_midway, malformed
 
 Document = dict[str, Any]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final
 
-from sage_agent.providers.base import Completion, Delta, Prompt, Usage
-from sage_agent.providers.failures import cut_off, filtered, malformed
-from sage_agent.providers.http import Question
-from sage_agent.providers.reading import Document, count, inner, objects, part, read_event
+from sage_agent.llm.providers.base import Completion, Delta, Prompt, Usage
+from sage_agent.llm.providers.failures import cut_off, filtered, malformed
+from sage_agent.llm.providers.http import Question
+from sage_agent.llm.providers.reading import Document, count, inner, objects, part, read_event
 
 _VERSION: Final = "2023-06-01"
 _FINISHES: Final = {

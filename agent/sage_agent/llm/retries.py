@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final, TypeVar
 
 import sage_obs
-from sage_agent.breaker import State
+from sage_agent.llm.breaker import State
+from sage_agent.llm.providers.base import OutOfTimeError, Provider, ProviderError
+from sage_agent.llm.targets import Target
 from sage_agent.problems import RETRY_SOON_SECONDS
-from sage_agent.providers.base import OutOfTimeError, Provider, ProviderError
-from sage_agent.targets import Target
 from sage_obs.conventions import BREAKER_OPEN, LLM_FALLBACKS, LLM_RETRIES, ErrorType
 
 T = TypeVar("T")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from sage_agent.fallbacks import TargetConfig
-from sage_agent.llm import ScriptedConfig
-from sage_agent.providers.base import Provider
+from sage_agent.llm.config import ScriptedConfig
+from sage_agent.llm.fallbacks import TargetConfig
+from sage_agent.llm.providers.base import Provider
 
 
 def open_providers(target: TargetConfig, scripted: ScriptedConfig, *, connections: int) -> tuple[Provider, ...]:
     """A provider for each key, over one pool of connections. HTTP is imported only where it is spoken."""
     if target.provider == "scripted":
-        from sage_agent.providers.scripted import ScriptedProvider
+        from sage_agent.llm.providers.scripted import ScriptedProvider
 
         return (ScriptedProvider(scripted, model=target.model),)
-    from sage_agent.providers.http import HttpProvider, open_client
-    from sage_agent.providers.wires import wire_of
+    from sage_agent.llm.providers.http import HttpProvider, open_client
+    from sage_agent.llm.providers.wires import wire_of
 
     wire, client = wire_of(target.provider), open_client(connections=connections)
     keys = target.api_keys or ("",)

@@ -9,11 +9,13 @@ from http import HTTPStatus
 from typing import Final, TypeVar
 
 import sage_obs
+from sage_agent.callers import Caller
 from sage_agent.config import ServerConfig
+from sage_agent.flow.service import Service
 from sage_agent.messages import Message, Reply, parse_message
 from sage_agent.problems import RETRY_SOON_SECONDS, Problem, internal, invalid
-from sage_agent.service import Service
-from sage_agent.wire import (
+from sage_agent.web.guard import Guard, OpenGuard
+from sage_agent.web.wire import (
     ClientGoneError,
     Departure,
     EventStream,
@@ -44,8 +46,9 @@ def operation(scope: Scope) -> str:
 class App:
     """Answers messages over HTTP. Anything but a success is a JSON `error` with a request id, or an `error` event in a stream."""
 
-    def __init__(self, service: Service, limits: ServerConfig) -> None:
+    def __init__(self, service: Service, limits: ServerConfig, guard: Guard | None = None) -> None:
         self._service = service
+        self._guard: Guard = guard or OpenGuard()
         self._limits = limits
         self._routes: Mapping[str, Callable[[Scope, Receive, Send], Awaitable[None]]] = {
             **dict.fromkeys(MESSAGE_PATHS, self._answer),
@@ -75,19 +78,19 @@ class App:
         return route
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        message, deadline = await self._read(scope, receive)
-        reply = await _unless_gone(receive, self._service.answer(message, deadline=deadline))
+        caller, message, deadline = await self._read(scope, receive)
+        reply = await _unless_gone(receive, self._service.answer(message, caller=caller, deadline=deadline))
         await send_json(send, reply.document())
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
-        message, deadline = await self._read(scope, receive)
+        caller, message, deadline = await self._read(scope, receive)
         events = EventStream(send)
 
         async def emit(piece: Reply) -> None:
             await events.event("message", piece.document())
 
         try:
-            end = await _unless_gone(receive, self._service.stream(message, deadline=deadline, emit=emit))
+            end = await _unless_gone(receive, self._service.stream(message, caller=caller, deadline=deadline, emit=emit))
         except Problem as problem:
             if not events.started:
                 raise
@@ -96,12 +99,14 @@ class App:
         else:
             await events.event("done", {"messageId": end.message_id, "metadata": end.metadata()}, last=True)
 
-    async def _read(self, scope: Scope, receive: Receive) -> tuple[Message, float]:
-        """The message, and when its answer is due in the event loop's time."""
+    async def _read(self, scope: Scope, receive: Receive) -> tuple[Caller, Message, float]:
+        """Who sent which message, and when its answer is due in the event loop's time."""
         deadline = asyncio.get_running_loop().time() + self._limits.request_timeout
+        caller = await self._guard.identify(scope)
         check_media_type(scope)
         body = await read_body(scope, receive, limit=self._limits.max_body_bytes, deadline=deadline)
-        return parse_message(body), deadline
+        caller = await self._guard.verify(scope, body, caller)
+        return caller, parse_message(body), deadline
 
 
 async def _unless_gone(receive: Receive, work: Awaitable[T]) -> T:

@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 
-from sage_agent.admission import Gate
-from sage_agent.calls import ModelCalls
+from sage_agent.callers import Caller
 from sage_agent.config import ConcurrencyConfig
+from sage_agent.flow.admission import Gate
+from sage_agent.flow.calls import ModelCalls
+from sage_agent.llm.providers.base import Delta, Prompt, Usage
 from sage_agent.messages import Message, Reply, new_message_id
 from sage_agent.problems import Problem
-from sage_agent.providers.base import Delta, Prompt, Usage
 from sage_obs.conventions import ErrorType
 
 
@@ -26,8 +27,9 @@ class Service:
         self._max_tokens = max_tokens
         self._overhead = overhead
 
-    async def answer(self, message: Message, *, deadline: float) -> Reply:
+    async def answer(self, message: Message, *, caller: Caller, deadline: float) -> Reply:
         """The whole answer by `deadline` (the event loop's time). Raises Problem."""
+        del caller
         prompt = Prompt(message.prompt(), self._max_tokens)
         async with self._admitted(deadline):
             model, completion = await self._calls.complete(prompt, deadline=deadline)
@@ -35,8 +37,9 @@ class Service:
         counts = (usage.input, usage.output) if usage else (None, None)
         return Reply(new_message_id(), message, completion.text, model, *counts)
 
-    async def stream(self, message: Message, *, deadline: float, emit: Callable[[Reply], Awaitable[None]]) -> Reply:
+    async def stream(self, message: Message, *, caller: Caller, deadline: float, emit: Callable[[Reply], Awaitable[None]]) -> Reply:
         """Hand every piece of the answer to `emit` by `deadline`, and return the answer without its text. Raises Problem."""
+        del caller
         prompt = Prompt(message.prompt(), self._max_tokens)
         message_id = new_message_id()
         usage: Usage | None = None

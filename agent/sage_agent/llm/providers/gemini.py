@@ -6,10 +6,10 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final
 from urllib.parse import quote
 
-from sage_agent.providers.base import Completion, Delta, Prompt, Usage
-from sage_agent.providers.failures import cut_off, filtered, malformed
-from sage_agent.providers.http import Question
-from sage_agent.providers.reading import Document, count, inner, objects, part, read_event
+from sage_agent.llm.providers.base import Completion, Delta, Prompt, Usage
+from sage_agent.llm.providers.failures import cut_off, filtered, malformed
+from sage_agent.llm.providers.http import Question
+from sage_agent.llm.providers.reading import Document, count, inner, objects, part, read_event
 
 _FINISHES: Final = {"STOP": "stop", "MAX_TOKENS": "length"}
 _FILTERED: Final = frozenset({"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE"})

@@ -9,9 +9,9 @@ from typing import Final, Protocol
 
 import httpx
 
-from sage_agent.providers.base import Completion, Delta, Prompt
-from sage_agent.providers.failures import refused, unreachable
-from sage_agent.providers.reading import Document, read_document
+from sage_agent.llm.providers.base import Completion, Delta, Prompt
+from sage_agent.llm.providers.failures import refused, unreachable
+from sage_agent.llm.providers.reading import Document, read_document
 
 _CONNECT_SECONDS: Final = 5.0
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from sage_agent.providers.anthropic import AnthropicWire
-from sage_agent.providers.gemini import GeminiWire
-from sage_agent.providers.http import Wire
-from sage_agent.providers.openai import OpenAIWire
+from sage_agent.llm.providers.anthropic import AnthropicWire
+from sage_agent.llm.providers.gemini import GeminiWire
+from sage_agent.llm.providers.http import Wire
+from sage_agent.llm.providers.openai import OpenAIWire
 
 _WIRES: Final[dict[str, Wire]] = {"openai": OpenAIWire(), "anthropic": AnthropicWire(), "gemini": GeminiWire()}
 

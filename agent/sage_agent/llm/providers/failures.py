@@ -14,7 +14,7 @@ from typing import Any, Final
 import httpx
 import orjson
 
-from sage_agent.providers.base import ProviderError
+from sage_agent.llm.providers.base import ProviderError
 from sage_obs.conventions import ErrorType
 
 _LONGEST_RETRY_AFTER: Final = 3600

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sage_agent.fallbacks import TargetConfig
-from sage_agent.llm_options import LLM_OPTIONS
+from sage_agent.llm.fallbacks import TargetConfig
+from sage_agent.llm.options import LLM_OPTIONS
 from sage_obs.errors import ConfigError
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from sage_agent.breaker import Breaker
-from sage_agent.fallbacks import TargetConfig
-from sage_agent.llm import BreakerConfig, LlmConfig
-from sage_agent.providers.base import Provider
-from sage_agent.providers.select import open_providers
+from sage_agent.llm.breaker import Breaker
+from sage_agent.llm.config import BreakerConfig, LlmConfig
+from sage_agent.llm.fallbacks import TargetConfig
+from sage_agent.llm.providers.base import Provider
+from sage_agent.llm.providers.select import open_providers
 
 
 class Target:

@@ -13,9 +13,9 @@ from typing import Any, Final
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from sage_agent.hooks import Hooks
-from sage_agent.quiet import QuietConnections, refuse_more
-from sage_agent.sockets import BACKLOG
+from sage_agent.server.hooks import Hooks
+from sage_agent.server.quiet import QuietConnections, refuse_more
+from sage_agent.server.sockets import BACKLOG
 
 _log = logging.getLogger("sage_agent")
 _KEEP_ALIVE_SECONDS: Final = 75

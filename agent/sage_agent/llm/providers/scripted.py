@@ -7,8 +7,8 @@ import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final
 
-from sage_agent.llm import ScriptedConfig
-from sage_agent.providers.base import Completion, Delta, Prompt, ProviderError, Usage
+from sage_agent.llm.config import ScriptedConfig
+from sage_agent.llm.providers.base import Completion, Delta, Prompt, ProviderError, Usage
 from sage_obs.conventions import ErrorType
 
 _OPENINGS: Final = ("Noted", "Understood", "Here is what I found", "Certainly", "In short")

@@ -9,9 +9,9 @@ from http import HTTPStatus
 from typing import Final
 
 import sage_obs
+from sage_agent.llm.providers.base import Completion, Delta, OutOfTimeError, Prompt, Provider, ProviderError
+from sage_agent.llm.retries import Retries
 from sage_agent.problems import RETRY_SOON_SECONDS, Problem
-from sage_agent.providers.base import Completion, Delta, OutOfTimeError, Prompt, Provider, ProviderError
-from sage_agent.retries import Retries
 from sage_obs.conventions import ErrorType
 
 _DEGRADED_AFTER: Final = 5

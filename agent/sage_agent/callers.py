@@ -1,0 +1,32 @@
+"""Who asks."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+
+class Role(enum.IntEnum):
+    """What a caller may do; a higher one may do all that a lower one may."""
+
+    VIEWER = 1
+    """Look: tasks, sessions, runtime information."""
+    OPERATOR = 2
+    """Send messages."""
+    ADMIN = 3
+    """Change the running agent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An identified caller: its id, whose data it sees, what it may do, and how it was identified (`api_key`, `jwt`, `mtls`, `did`)."""
+
+    id: str
+    tenant: str = ""
+    role: Role = Role.OPERATOR
+    how: str = "anonymous"
+
+
+ANONYMOUS: Final = Caller("anonymous")
+"""Anybody, where callers are not identified."""

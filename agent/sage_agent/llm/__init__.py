@@ -1,0 +1,1 @@
+"""Asking models: who, with which key, how patiently, and when not."""

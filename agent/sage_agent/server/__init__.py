@@ -1,0 +1,1 @@
+"""The listening side: sockets, the server, the drain."""

@@ -1,0 +1,1 @@
+"""HTTP: routes, bodies in, JSON and server-sent events out."""
