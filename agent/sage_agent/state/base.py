@@ -146,7 +146,7 @@ class Tasks(Protocol):
         """A task of this owner. Raises StateError."""
 
     async def put(self, owner: str, task_id: str, document: bytes, *, expected: int, seconds: float) -> bool:
-        """Write a task for `seconds`: True; where its version is not `expected` (0: there is none) nothing is written. Raises StateError."""
+        """Write a task for `seconds`; where its version is not `expected` (0: there is none) nothing is. Raises StateError."""
 
     async def list(self, owner: str, *, limit: int, after: str = "") -> tuple[tuple[str, Stored], ...]:
         """Tasks of an owner by id, in the order of their ids, beginning after one. Raises StateError."""
