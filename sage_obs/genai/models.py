@@ -54,9 +54,12 @@ class ModelCells:
         """Count the tokens of one call."""
         self.input.add(usage.input)
         self.output.add(usage.output)
-        self.cached_read.add(usage.cached_read)
-        self.cached_write.add(usage.cached_write)
-        self.reasoning.add(usage.reasoning)
+        if usage.cached_read:
+            self.cached_read.add(usage.cached_read)
+        if usage.cached_write:
+            self.cached_write.add(usage.cached_write)
+        if usage.reasoning:
+            self.reasoning.add(usage.reasoning)
 
 
 class Bound:
