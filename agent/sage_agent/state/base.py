@@ -108,7 +108,7 @@ class Budgets(Protocol):
     async def reserve(self, call_id: str, usd: float, budgets: Sequence[Budget], *, seconds: float) -> Reserved:
         """Set `usd` aside in all budgets, or in none. Where nobody settles it within `seconds` it counts as spent.
 
-        The same `call_id` again changes nothing and answers the same. Raises StateError.
+        The same `call_id` again sets nothing more aside. Raises StateError.
         """
 
     async def settle(self, call_id: str, usd: float) -> None:
@@ -127,8 +127,8 @@ class Cache(Protocol):
     async def put(self, key: str, value: bytes, *, seconds: float) -> None:
         """Keep a value for `seconds`. Raises StateError."""
 
-    async def clear(self) -> int:
-        """Forget everything; returns how much there was. Raises StateError."""
+    async def clear(self) -> None:
+        """Forget everything. Raises StateError."""
 
 
 @dataclass(frozen=True, slots=True)
