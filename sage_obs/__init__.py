@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sage_obs.genai.tools import tool
     from sage_obs.genai.waits import waiting
     from sage_obs.lifecycle import Handle, flush, instrument, instrument_app, uninstrument
-    from sage_obs.metrics.active import series
+    from sage_obs.metrics.active import observe, series
     from sage_obs.tracing.ambient import context
     from sage_obs.tracing.context import CurrentRequest, current, record_error
 
@@ -30,6 +30,7 @@ _HOMES: Final = {
     "instrument": "sage_obs.lifecycle",
     "instrument_app": "sage_obs.lifecycle",
     "llm_call": "sage_obs.genai.calls",
+    "observe": "sage_obs.metrics.active",
     "record_error": "sage_obs.tracing.context",
     "series": "sage_obs.metrics.active",
     "tool": "sage_obs.genai.tools",
@@ -49,6 +50,7 @@ __all__ = [
     "instrument",
     "instrument_app",
     "llm_call",
+    "observe",
     "record_error",
     "series",
     "tool",

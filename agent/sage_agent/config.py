@@ -10,6 +10,7 @@ from typing import Final
 
 from sage_agent.llm.config import LlmConfig, read_llm
 from sage_agent.options import AGENT_OPTIONS, UNUSED_PATHS, UNUSED_VARIABLES
+from sage_agent.state.config import StateConfig, read_state
 from sage_obs.errors import ConfigError
 from sage_obs.settings import OPTIONS, Option, Settings, Value, read_yaml, resolve
 
@@ -50,6 +51,7 @@ class AgentConfig:
     llm: LlmConfig
     server: ServerConfig
     concurrency: ConcurrencyConfig
+    state: StateConfig
     layer: Settings
     settings: Mapping[str, Value]
     notices: tuple[str, ...]
@@ -72,6 +74,7 @@ def load(*, file: Path | None, environ: Mapping[str, str], arguments: Mapping[st
         llm=llm,
         server=ServerConfig(**{name: plain[name] for name in ServerConfig.__dataclass_fields__}),
         concurrency=ConcurrencyConfig(**{name: plain[name] for name in ConcurrencyConfig.__dataclass_fields__}),
+        state=read_state(values),
         layer=replace(layer, traces_endpoint=endpoint),
         settings=_by_path(values, layer.sources),
         notices=notices,

@@ -20,6 +20,8 @@ from sage_agent.llm.retries import Retries
 from sage_agent.llm.targets import open_targets
 from sage_agent.server.hooks import Hooks
 from sage_agent.server.sockets import Listener, open_listener
+from sage_agent.state.base import State, StateError
+from sage_agent.state.open import make_state
 from sage_agent.web.app import App, operation
 from sage_obs.errors import SageObsError, UnavailableError
 from sage_obs.settings import Settings
@@ -38,12 +40,13 @@ def serve(config: AgentConfig, *, environ: MutableMapping[str, str]) -> None:
     listener = open_listener(config.server.host, config.server.port, environ=environ)
     targets = open_targets(config.llm, connections=config.concurrency.worker_pool_size)
     calls = ModelCalls(Retries(targets, max_wait=config.llm.max_wait), timeout=config.llm.timeout)
+    state, state_notice = make_state(config.state)
     listening = threading.Event()
-    register_checks(calls, listening=listening.is_set, unready=config.llm.scripted.unready)
+    register_checks(calls, state, listening=listening.is_set, unready=config.llm.scripted.unready)
     app = build_app(config, calls)
     handle = switch_on(config.layer)
     calls.expose()
-    for notice in config.notices:
+    for notice in filter(None, (*config.notices, state_notice)):
         _log.warning(notice)
 
     def announce() -> None:
@@ -51,19 +54,20 @@ def serve(config: AgentConfig, *, environ: MutableMapping[str, str]) -> None:
         sage_obs.health.started()
         _log.info("agent listening", extra=start_line(config, listener, handle, seconds=time.monotonic() - began))
 
-    hooks = Hooks(before=_when_ready(config, listener), listening=announce, draining=_drain, after=calls.close)
+    hooks = Hooks(before=_when_ready(config, listener, state), listening=announce, draining=_drain, after=_closing(calls, state))
     try:
         _run(app, hooks, listener, drain_timeout=config.server.drain_timeout)
     finally:
         sage_obs.flush(timeout=config.layer.exit_timeout)
 
 
-def register_checks(calls: ModelCalls, *, listening: Callable[[], bool], unready: bool) -> None:
+def register_checks(calls: ModelCalls, state: State, *, listening: Callable[[], bool], unready: bool) -> None:
     """What readiness depends on; in place before anybody can ask, or a process that cannot serve yet would be called ready.
 
-    The model's check looks at real traffic and never calls it; failing, it only degrades.
+    The model's check looks at real traffic and never calls it. It and a store that is lost only degrade.
     """
     sage_obs.health.register("listener", listening, critical=True)
+    sage_obs.health.register("storage", state.store.check, critical=False)
     sage_obs.health.register("llm", lambda: not calls.failing, critical=False)
     if unready:
         sage_obs.health.register("scripted", lambda: False, critical=True)
@@ -103,15 +107,28 @@ def _log_plainly() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
-def _when_ready(config: AgentConfig, listener: Listener) -> Callable[[], Awaitable[None]]:
-    """On a shared socket a connection taken is a caller's: none is taken while this process is not ready."""
+def _when_ready(config: AgentConfig, listener: Listener, state: State) -> Callable[[], Awaitable[None]]:
+    """Open the store. On a shared socket a connection taken is a caller's: none is taken while this process is not ready."""
 
     async def wait() -> None:
+        try:
+            await state.store.open()
+        except StateError as exc:
+            hint = "Start it or correct storage.*; SAGE_STORAGE_TYPE=memory keeps nothing."
+            raise UnavailableError(f"Where state is kept cannot be used: {exc.message}", hint=hint) from exc
         if listener.inherited and config.llm.scripted.unready:
             _log.warning("not ready: no connection is taken from the shared socket")
             await asyncio.Event().wait()
 
     return wait
+
+
+def _closing(calls: ModelCalls, state: State) -> Callable[[], Awaitable[None]]:
+    async def close() -> None:
+        await calls.close()
+        await state.store.close()
+
+    return close
 
 
 def _run(app: Callable[..., Awaitable[None]], hooks: Hooks, listener: Listener, *, drain_timeout: float) -> None:

@@ -14,7 +14,12 @@ from typing import Any
 from sage_obs.processes import Process, spawn, stop
 
 BODY = {"parts": [{"kind": "text", "text": "hello there"}]}
-_LOOPBACK = {"SAGE_METRICS_HOST": "127.0.0.1", "SAGE_METRICS_PORT": "0", "SAGE_SERVER_HOST": "127.0.0.1", "SAGE_SERVER_PORT": "0"}
+_LOOPBACK = {
+    "SAGE_METRICS_HOST": "127.0.0.1",
+    "SAGE_METRICS_PORT": "0",
+    "SAGE_SERVER_HOST": "127.0.0.1",
+    "SAGE_SERVER_PORT": "0",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,13 @@ def start_agent(folder: Path, *, name: str = "agent", environ: Mapping[str, str]
     config = folder / "config.yaml"
     if config.exists():
         command += ["--config", str(config)]
-    return spawn(name, command, log=folder / f"{name}.log", environment={**_LOOPBACK, **(environ or {})}, listener=listener)
+    return spawn(
+        name,
+        command,
+        log=folder / f"{name}.log",
+        environment={**_LOOPBACK, "SAGE_STORAGE_PATH": str(folder / "state.db"), **(environ or {})},
+        listener=listener,
+    )
 
 
 def wait_for_line(process: Process, message: str, *, seconds: float = 20.0) -> dict[str, Any]:
