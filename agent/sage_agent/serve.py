@@ -80,7 +80,7 @@ def build_app(config: AgentConfig, calls: ModelCalls) -> Callable[..., Awaitable
 
 
 def _require_server() -> None:
-    missing = [name for name in ("uvicorn", "uvloop", "httptools") if importlib.util.find_spec(name) is None]
+    missing = [name for name in ("uvloop", "httptools") if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingExtraError(f"The server needs {', '.join(missing)}.", hint="Install it: pip install 'sage-obs[agent]'")
 
