@@ -13,6 +13,7 @@ import orjson
 
 import sage_obs
 from sage_agent.problems import Problem, invalid
+from sage_agent.within import Within
 from sage_obs.conventions import ErrorType
 
 Scope = MutableMapping[str, Any]
@@ -65,7 +66,7 @@ async def read_body(scope: Scope, receive: Receive, *, limit: int, deadline: flo
 
 async def _receive(receive: Receive, deadline: float) -> Event:
     try:
-        async with asyncio.timeout_at(deadline):
+        with Within(asyncio.get_running_loop(), deadline):
             event = await receive()
     except TimeoutError:
         raise Problem(HTTPStatus.REQUEST_TIMEOUT, ErrorType.TIMEOUT, "The body did not arrive in time.") from None
