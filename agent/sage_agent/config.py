@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from sage_agent.flow.config import ConcurrencyConfig, FlowConfig, read_flow
 from sage_agent.llm.config import LlmConfig, read_llm
 from sage_agent.options import AGENT_OPTIONS, UNUSED_PATHS, UNUSED_VARIABLES
 from sage_agent.state.config import StateConfig, read_state
@@ -31,15 +32,6 @@ class ServerConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class ConcurrencyConfig:
-    """How many model calls run at once, how many requests are served at once, and how many more may wait."""
-
-    worker_pool_size: int
-    max_concurrent: int
-    queue_size: int
-
-
-@dataclass(frozen=True, slots=True)
 class AgentConfig:
     """Everything `sage-agent serve` works with.
 
@@ -51,6 +43,7 @@ class AgentConfig:
     llm: LlmConfig
     server: ServerConfig
     concurrency: ConcurrencyConfig
+    flow: FlowConfig
     state: StateConfig
     layer: Settings
     settings: Mapping[str, Value]
@@ -74,6 +67,7 @@ def load(*, file: Path | None, environ: Mapping[str, str], arguments: Mapping[st
         llm=llm,
         server=ServerConfig(**{name: plain[name] for name in ServerConfig.__dataclass_fields__}),
         concurrency=ConcurrencyConfig(**{name: plain[name] for name in ConcurrencyConfig.__dataclass_fields__}),
+        flow=read_flow(plain),
         state=read_state(values),
         layer=replace(layer, traces_endpoint=endpoint),
         settings=_by_path(values, layer.sources),

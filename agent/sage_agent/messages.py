@@ -40,6 +40,14 @@ Part = TextPart | DataPart | FilePart
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation: who said it (`user` or `assistant`) and what."""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One checked message. Absent ids are empty strings, except `message_id`, which is generated."""
 
@@ -150,6 +158,7 @@ class Reply:
     model: str
     input_tokens: int | None = None
     output_tokens: int | None = None
+    cached: bool = False
 
     def document(self) -> dict[str, object]:
         """The message as it goes over the wire."""
@@ -167,10 +176,15 @@ class Reply:
         return document
 
     def metadata(self) -> dict[str, object]:
-        """Which model answered and what it counted, in tokens."""
+        """Which model answered and what it counted, in tokens; `cached` where the answer was given before."""
         counts = {"input_tokens": self.input_tokens, "output_tokens": self.output_tokens}
         usage = {name: count for name, count in counts.items() if count is not None}
-        return {"model": self.model, **({"usage": usage} if usage else {})}
+        metadata: dict[str, object] = {"model": self.model}
+        if usage:
+            metadata["usage"] = usage
+        if self.cached:
+            metadata["cached"] = True
+        return metadata
 
 
 _random: Final = random.Random()  # noqa: S311 - these are names, no secrets

@@ -14,8 +14,15 @@ from dataclasses import fields, replace
 
 import sage_obs
 from sage_agent.config import AgentConfig
+from sage_agent.flow import answers
+from sage_agent.flow.answers import Answers
 from sage_agent.flow.calls import ModelCalls
-from sage_agent.flow.service import Service
+from sage_agent.flow.config import FlowConfig
+from sage_agent.flow.conversations import Conversations
+from sage_agent.flow.report import keep_reporting, report
+from sage_agent.flow.service import Asking, Memory, Service
+from sage_agent.flow.spending import Spending
+from sage_agent.llm.providers.select import wire_name
 from sage_agent.llm.retries import Retries
 from sage_agent.llm.targets import open_targets
 from sage_agent.server.hooks import Hooks
@@ -38,14 +45,12 @@ def serve(config: AgentConfig, *, environ: MutableMapping[str, str]) -> None:
     began = time.monotonic()
     _require_server()
     listener = open_listener(config.server.host, config.server.port, environ=environ)
-    targets = open_targets(config.llm, connections=config.concurrency.worker_pool_size)
-    calls = ModelCalls(Retries(targets, max_wait=config.llm.max_wait), timeout=config.llm.timeout)
     state, state_notice = make_state(config.state)
+    parts = build(config, state)
     listening = threading.Event()
-    register_checks(calls, state, listening=listening.is_set, unready=config.llm.scripted.unready)
-    app = build_app(config, calls)
+    register_checks(parts.calls, state, listening=listening.is_set, unready=config.llm.scripted.unready)
     handle = switch_on(config.layer)
-    calls.expose()
+    parts.expose()
     for notice in filter(None, (*config.notices, state_notice)):
         _log.warning(notice)
 
@@ -54,11 +59,74 @@ def serve(config: AgentConfig, *, environ: MutableMapping[str, str]) -> None:
         sage_obs.health.started()
         _log.info("agent listening", extra=start_line(config, listener, handle, seconds=time.monotonic() - began))
 
-    hooks = Hooks(before=_when_ready(config, listener, state), listening=announce, draining=_drain, after=_closing(calls, state))
+    hooks = Hooks(before=_when_ready(config, listener, parts), listening=announce, draining=_drain, after=parts.close)
     try:
-        _run(app, hooks, listener, drain_timeout=config.server.drain_timeout)
+        _run(parts.app, hooks, listener, drain_timeout=config.server.drain_timeout)
     finally:
         sage_obs.flush(timeout=config.layer.exit_timeout)
+
+
+class Parts:
+    """A runtime put together: what serves requests, what stands behind it, and what has to be begun and ended."""
+
+    def __init__(self, config: AgentConfig, state: State, calls: ModelCalls, memory: Memory) -> None:
+        self.calls = calls
+        self.state = state
+        self._agent = config.layer.agent_id
+        self._memory = memory
+        self._service = Service(calls, config.concurrency, asking=_asking(config.flow), memory=memory, agent=self._agent)
+        self._reporting: asyncio.Task[None] | None = None
+        self.app = sage_obs.instrument_app(App(self._service, config.server), operation=operation, protocol=config.protocol)
+
+    def expose(self) -> None:
+        """Put what can be counted on /metrics, once there is one."""
+        self.calls.expose()
+        report(self._service, self._agent)
+        if self._memory.answers is not None:
+            answers.expose()
+        if self._memory.spending is not None:
+            self._memory.spending.expose()
+
+    async def open(self) -> None:
+        """Connect to the store. Raises UnavailableError."""
+        try:
+            await self.state.store.open()
+        except StateError as exc:
+            hint = "Start it or correct storage.*; SAGE_STORAGE_TYPE=memory keeps nothing."
+            raise UnavailableError(f"Where state is kept cannot be used: {exc.message}", hint=hint) from exc
+        self._reporting = asyncio.create_task(keep_reporting(self._service, self._agent))
+
+    async def close(self) -> None:
+        """Settle what is open, and let go."""
+        if self._reporting is not None:
+            self._reporting.cancel()
+        if self._memory.spending is not None:
+            await self._memory.spending.close()
+        await self.calls.close()
+        await self.state.store.close()
+
+
+def build(config: AgentConfig, state: State) -> Parts:
+    """Put a runtime together."""
+    targets = open_targets(config.llm, connections=config.concurrency.worker_pool_size)
+    calls = ModelCalls(Retries(targets, max_wait=config.llm.max_wait), timeout=config.llm.timeout)
+    flow, asked = config.flow, config.llm.targets
+    keep = flow.sessions.max_turns > 0
+    memory = Memory(
+        conversations=Conversations(state.sessions, flow.sessions) if keep else None,
+        answers=Answers(state.cache, flow.cache, asked=repr(asked)) if flow.cache.enabled else None,
+        spending=_spending(config, state) if flow.budgets.any else None,
+    )
+    return Parts(config, state, calls, memory)
+
+
+def _spending(config: AgentConfig, state: State) -> Spending:
+    asked = [(wire_name(target.provider), target.model) for target in config.llm.targets]
+    return Spending(state.budgets, config.flow.budgets, agent=config.layer.agent_id, asked=asked)
+
+
+def _asking(flow: FlowConfig) -> Asking:
+    return Asking(flow.max_tokens, flow.max_input_tokens, flow.system_prompt, flow.overhead)
 
 
 def register_checks(calls: ModelCalls, state: State, *, listening: Callable[[], bool], unready: bool) -> None:
@@ -71,12 +139,6 @@ def register_checks(calls: ModelCalls, state: State, *, listening: Callable[[], 
     sage_obs.health.register("llm", lambda: not calls.failing, critical=False)
     if unready:
         sage_obs.health.register("scripted", lambda: False, critical=True)
-
-
-def build_app(config: AgentConfig, calls: ModelCalls) -> Callable[..., Awaitable[None]]:
-    """The instrumented application."""
-    service = Service(calls, config.concurrency, max_tokens=config.llm.max_tokens, overhead=config.llm.scripted.overhead)
-    return sage_obs.instrument_app(App(service, config.server), operation=operation, protocol=config.protocol)
 
 
 def _require_server() -> None:
@@ -107,28 +169,16 @@ def _log_plainly() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
-def _when_ready(config: AgentConfig, listener: Listener, state: State) -> Callable[[], Awaitable[None]]:
+def _when_ready(config: AgentConfig, listener: Listener, parts: Parts) -> Callable[[], Awaitable[None]]:
     """Open the store. On a shared socket a connection taken is a caller's: none is taken while this process is not ready."""
 
     async def wait() -> None:
-        try:
-            await state.store.open()
-        except StateError as exc:
-            hint = "Start it or correct storage.*; SAGE_STORAGE_TYPE=memory keeps nothing."
-            raise UnavailableError(f"Where state is kept cannot be used: {exc.message}", hint=hint) from exc
+        await parts.open()
         if listener.inherited and config.llm.scripted.unready:
             _log.warning("not ready: no connection is taken from the shared socket")
             await asyncio.Event().wait()
 
     return wait
-
-
-def _closing(calls: ModelCalls, state: State) -> Callable[[], Awaitable[None]]:
-    async def close() -> None:
-        await calls.close()
-        await state.store.close()
-
-    return close
 
 
 def _run(app: Callable[..., Awaitable[None]], hooks: Hooks, listener: Listener, *, drain_timeout: float) -> None:

@@ -7,7 +7,7 @@ import contextlib
 from collections import deque
 
 from sage_agent.problems import QueueFullError
-from sage_agent.within import Within
+from sage_agent.within import Within, running_loop
 
 
 class Gate:
@@ -42,11 +42,10 @@ class Gate:
             return
         if self.queue is not None and len(self._waiting) >= self.queue:
             raise QueueFullError
-        loop = asyncio.get_running_loop()
-        turn = loop.create_future()
+        turn = running_loop().create_future()
         self._waiting.append(turn)
         try:
-            with Within(loop, deadline):
+            with Within(deadline):
                 await turn
         except BaseException:
             if turn.done() and not turn.cancelled():

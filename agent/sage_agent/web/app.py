@@ -27,7 +27,9 @@ from sage_agent.web.wire import (
     read_body,
     send_json,
     send_problem,
+    wants_fresh,
 )
+from sage_agent.within import running_loop
 from sage_obs.conventions import ErrorType
 
 MESSAGE_PATHS: Final = ("/v1/messages", "/a2a/v1/messages", "/sage/message")
@@ -79,7 +81,7 @@ class App:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller, message, deadline = await self._read(scope, receive)
-        reply = await _unless_gone(receive, self._service.answer(message, caller=caller, deadline=deadline))
+        reply = await _unless_gone(receive, self._service.answer(message, caller=caller, deadline=deadline, fresh=wants_fresh(scope)))
         await send_json(send, reply.document())
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,7 +92,9 @@ class App:
             await events.event("message", piece.document())
 
         try:
-            end = await _unless_gone(receive, self._service.stream(message, caller=caller, deadline=deadline, emit=emit))
+            end = await _unless_gone(
+                receive, self._service.stream(message, caller=caller, deadline=deadline, emit=emit, fresh=wants_fresh(scope))
+            )
         except Problem as problem:
             if not events.started:
                 raise
@@ -101,7 +105,7 @@ class App:
 
     async def _read(self, scope: Scope, receive: Receive) -> tuple[Caller, Message, float]:
         """Who sent which message, and when its answer is due in the event loop's time."""
-        deadline = asyncio.get_running_loop().time() + self._limits.request_timeout
+        deadline = running_loop().time() + self._limits.request_timeout
         caller = await self._guard.identify(scope)
         check_media_type(scope)
         body = await read_body(scope, receive, limit=self._limits.max_body_bytes, deadline=deadline)
