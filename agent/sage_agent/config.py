@@ -22,13 +22,14 @@ _JAEGER: Final = re.compile(r"(https?://[^/]+):14268/api/traces/?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """Where requests are taken and their bounds: bytes of a body, seconds of a request and of the drain."""
+    """Where requests are taken, by how many processes, and their bounds: bytes of a body, seconds of a request and of the drain."""
 
     host: str
     port: int
     max_body_bytes: int
     drain_timeout: float
     request_timeout: float
+    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)

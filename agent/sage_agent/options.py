@@ -25,6 +25,9 @@ AGENT_OPTIONS: Final[Mapping[str, Option]] = {
     **STATE_OPTIONS,
     "host": Option("server.host", ("SAGE_SERVER_HOST",), parse_text, "0.0.0.0", "the address requests are taken on"),  # noqa: S104 - a server
     "port": Option("server.port", ("SAGE_SERVER_PORT",), parse_port, DEFAULT_AGENT_PORT, "the port requests are taken on"),
+    "workers": Option(
+        "server.workers", ("SAGE_SERVER_WORKERS",), parse_int(1, 256), 1, "how many processes take requests on the port together"
+    ),
     "max_body_bytes": Option(
         "server.max_body_bytes", ("SAGE_SERVER_MAX_BODY_BYTES",), parse_int(1, 1024 * _MEBIBYTE), _MEBIBYTE, "the longest request body"
     ),

@@ -6,6 +6,7 @@ import asyncio
 import importlib.metadata
 import importlib.util
 import logging
+import socket
 import sys
 import threading
 import time
@@ -25,8 +26,10 @@ from sage_agent.flow.spending import Spending
 from sage_agent.llm.providers.select import wire_name
 from sage_agent.llm.retries import Retries
 from sage_agent.llm.targets import open_targets
+from sage_agent.server.connections import Application
 from sage_agent.server.hooks import Hooks
 from sage_agent.server.sockets import Listener, open_listener
+from sage_agent.server.workers import supervisor_line
 from sage_agent.state.base import State, StateError
 from sage_agent.state.open import make_state
 from sage_agent.web.app import App, operation
@@ -43,7 +46,7 @@ class MissingExtraError(SageObsError, ImportError):
 def serve(config: AgentConfig, *, environ: MutableMapping[str, str]) -> None:
     """Serve until SIGTERM or SIGINT, then drain and flush. Raises SageObsError where it cannot start."""
     began = time.monotonic()
-    _require_server()
+    require_server()
     listener = open_listener(config.server.host, config.server.port, environ=environ)
     state, state_notice = make_state(config.state)
     parts = build(config, state)
@@ -61,7 +64,7 @@ def serve(config: AgentConfig, *, environ: MutableMapping[str, str]) -> None:
 
     hooks = Hooks(before=_when_ready(config, listener, parts), listening=announce, draining=_drain, after=parts.close)
     try:
-        _run(parts.app, hooks, listener, drain_timeout=config.server.drain_timeout)
+        _run(parts.app, hooks, listener, drain_timeout=config.server.drain_timeout, supervisor=supervisor_line(environ))
     finally:
         sage_obs.flush(timeout=config.layer.exit_timeout)
 
@@ -141,7 +144,8 @@ def register_checks(calls: ModelCalls, state: State, *, listening: Callable[[], 
         sage_obs.health.register("scripted", lambda: False, critical=True)
 
 
-def _require_server() -> None:
+def require_server() -> None:
+    """Raise MissingExtraError where the server's own packages are not installed."""
     missing = [name for name in ("uvloop", "httptools") if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingExtraError(f"The server needs {', '.join(missing)}.", hint="Install it: pip install 'sage-obs[agent]'")
@@ -154,13 +158,13 @@ def switch_on(layer: Settings) -> sage_obs.Handle:
     handle = sage_obs.instrument(**{field.name: getattr(layer, field.name) for field in fields(layer) if field.name != "sources"})
     status = handle.status()
     if "logs" not in status or not status["logs"].on:
-        _log_plainly()
+        log_plainly()
     if "ops" in status and not status["ops"].on and (layer.metrics or layer.health):
         raise UnavailableError(status["ops"].why, hint="SAGE_OBSERVABILITY_ENABLED=false runs the agent unobserved.")
     return handle
 
 
-def _log_plainly() -> None:
+def log_plainly() -> None:
     """Without the layer's log lines, the start line and failures still go to stdout, as JSON."""
     from pythonjsonlogger.json import JsonFormatter
 
@@ -181,10 +185,10 @@ def _when_ready(config: AgentConfig, listener: Listener, parts: Parts) -> Callab
     return wait
 
 
-def _run(app: Callable[..., Awaitable[None]], hooks: Hooks, listener: Listener, *, drain_timeout: float) -> None:
+def _run(app: Application, hooks: Hooks, listener: Listener, *, drain_timeout: float, supervisor: socket.socket | None) -> None:
     from sage_agent.server.draining import DrainingServer
 
-    server = DrainingServer(app, hooks, drain_timeout=drain_timeout)
+    server = DrainingServer(app, hooks, drain_timeout=drain_timeout, supervisor=supervisor, shared=listener.inherited)
     server.serve_on(listener.sock)
     _log.info("agent stopped", extra={"cut_requests": server.cut_requests})
 
