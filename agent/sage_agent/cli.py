@@ -79,6 +79,25 @@ def validate(file: Path | None, *, as_json: bool) -> None:
     click.echo(f"The configuration is valid ({', '.join(files) or 'no file'}).")
 
 
+@group.group("keys")
+def keys_group() -> None:
+    """API keys of those who may ask this agent."""
+
+
+@keys_group.command("new")
+@click.option("--id", "name", required=True, help="Whose it is.")
+@click.option("--tenant", default="", help="Whose data they see.")
+@click.option("--role", type=click.Choice(["viewer", "operator", "admin"]), default="operator", show_default=True)
+def new_key(name: str, tenant: str, role: str) -> None:
+    """Make a key: it is printed once, and what goes into security.api_keys or its file after it."""
+    from sage_agent.security import keys
+    from sage_agent.security.fingerprints import fingerprint
+
+    key = keys.new_key()
+    click.echo(f"{key}")
+    click.echo(json.dumps({"id": name, "tenant": tenant, "role": role, "sha256": fingerprint(key)}), err=True)
+
+
 def _print_json(document: dict[str, Any]) -> None:
     click.echo(json.dumps(document, sort_keys=True))
 
