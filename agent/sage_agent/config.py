@@ -8,35 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from sage_agent.a2a.config import A2aConfig, read_a2a
+from sage_agent.flow.config import ConcurrencyConfig
 from sage_agent.llm.config import LlmConfig, read_llm
 from sage_agent.options import AGENT_OPTIONS, UNUSED_PATHS, UNUSED_VARIABLES
 from sage_agent.state.config import StateConfig, read_state
+from sage_agent.web.config import ServerConfig
 from sage_obs.errors import ConfigError
 from sage_obs.settings import OPTIONS, Option, Settings, Value, read_yaml, resolve
 
 DEFAULT_FILE: Final = Path("config.yaml")
 _KEYS: Final = ("openai_api_key", "anthropic_api_key", "gemini_api_key", "llm_api_key", "llm_api_keys")
 _JAEGER: Final = re.compile(r"(https?://[^/]+):14268/api/traces/?", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class ServerConfig:
-    """Where requests are taken and their bounds: bytes of a body, seconds of a request and of the drain."""
-
-    host: str
-    port: int
-    max_body_bytes: int
-    drain_timeout: float
-    request_timeout: float
-
-
-@dataclass(frozen=True, slots=True)
-class ConcurrencyConfig:
-    """How many model calls run at once, how many requests are served at once, and how many more may wait."""
-
-    worker_pool_size: int
-    max_concurrent: int
-    queue_size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +35,7 @@ class AgentConfig:
     server: ServerConfig
     concurrency: ConcurrencyConfig
     state: StateConfig
+    a2a: A2aConfig
     layer: Settings
     settings: Mapping[str, Value]
     notices: tuple[str, ...]
@@ -75,6 +59,7 @@ def load(*, file: Path | None, environ: Mapping[str, str], arguments: Mapping[st
         server=ServerConfig(**{name: plain[name] for name in ServerConfig.__dataclass_fields__}),
         concurrency=ConcurrencyConfig(**{name: plain[name] for name in ConcurrencyConfig.__dataclass_fields__}),
         state=read_state(values),
+        a2a=read_a2a(plain),
         layer=replace(layer, traces_endpoint=endpoint),
         settings=_by_path(values, layer.sources),
         notices=notices,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from sage_agent.a2a.options import A2A_OPTIONS
 from sage_agent.llm.options import LLM_OPTIONS, parse_deadline
 from sage_agent.state.options import STATE_OPTIONS
 from sage_obs.conventions import DEFAULT_AGENT_PORT
@@ -21,6 +22,7 @@ AGENT_OPTIONS: Final[Mapping[str, Option]] = {
     ),
     **LLM_OPTIONS,
     **STATE_OPTIONS,
+    **A2A_OPTIONS,
     "host": Option("server.host", ("SAGE_SERVER_HOST",), parse_text, "0.0.0.0", "the address requests are taken on"),  # noqa: S104 - a server
     "port": Option("server.port", ("SAGE_SERVER_PORT",), parse_port, DEFAULT_AGENT_PORT, "the port requests are taken on"),
     "max_body_bytes": Option(

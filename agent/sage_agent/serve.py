@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import fields, replace
 
 import sage_obs
+from sage_agent.a2a import mount as a2a
+from sage_agent.a2a.paths import operation as a2a_operation
 from sage_agent.config import AgentConfig
 from sage_agent.flow.calls import ModelCalls
 from sage_agent.flow.service import Service
@@ -23,6 +25,7 @@ from sage_agent.server.sockets import Listener, open_listener
 from sage_agent.state.base import State, StateError
 from sage_agent.state.open import make_state
 from sage_agent.web.app import App, operation
+from sage_agent.web.guard import Guard, OpenGuard
 from sage_obs.errors import SageObsError, UnavailableError
 from sage_obs.settings import Settings
 
@@ -43,7 +46,10 @@ def serve(config: AgentConfig, *, environ: MutableMapping[str, str]) -> None:
     state, state_notice = make_state(config.state)
     listening = threading.Event()
     register_checks(calls, state, listening=listening.is_set, unready=config.llm.scripted.unready)
-    app = build_app(config, calls)
+    service = Service(calls, config.concurrency, max_tokens=config.llm.max_tokens, overhead=config.llm.scripted.overhead)
+    guard = OpenGuard()
+    mounted = mount_a2a(config, service, state, guard)
+    app = build_app(config, service, guard, mounted)
     handle = switch_on(config.layer)
     calls.expose()
     for notice in filter(None, (*config.notices, state_notice)):
@@ -54,7 +60,7 @@ def serve(config: AgentConfig, *, environ: MutableMapping[str, str]) -> None:
         sage_obs.health.started()
         _log.info("agent listening", extra=start_line(config, listener, handle, seconds=time.monotonic() - began))
 
-    hooks = Hooks(before=_when_ready(config, listener, state), listening=announce, draining=_drain, after=_closing(calls, state))
+    hooks = Hooks(before=_when_ready(config, listener, state), listening=announce, draining=_drain, after=_closing(calls, state, mounted))
     try:
         _run(app, hooks, listener, drain_timeout=config.server.drain_timeout)
     finally:
@@ -73,10 +79,26 @@ def register_checks(calls: ModelCalls, state: State, *, listening: Callable[[], 
         sage_obs.health.register("scripted", lambda: False, critical=True)
 
 
-def build_app(config: AgentConfig, calls: ModelCalls) -> Callable[..., Awaitable[None]]:
-    """The instrumented application."""
-    service = Service(calls, config.concurrency, max_tokens=config.llm.max_tokens, overhead=config.llm.scripted.overhead)
-    return sage_obs.instrument_app(App(service, config.server), operation=operation, protocol=config.protocol)
+def mount_a2a(config: AgentConfig, service: Service, state: State, guard: Guard) -> a2a.Mount | None:
+    """A2A, to be loaded when it is first asked something; None where it is off. Raises A2aMissingError."""
+    if not a2a.wanted(config.a2a.enabled):
+        return None
+
+    def load() -> a2a.Endpoint:
+        from sage_agent.a2a.endpoint import A2aEndpoint
+
+        version = importlib.metadata.version("sage-obs")
+        return A2aEndpoint(config.a2a, config.server, service, state.tasks, guard, name=config.layer.agent_id, version=version)
+
+    return a2a.Mount(load)
+
+
+def build_app(config: AgentConfig, service: Service, guard: Guard, mounted: a2a.Mount | None) -> Callable[..., Awaitable[None]]:
+    """The instrumented application: the lean path, and A2A beside it."""
+    lean = sage_obs.instrument_app(App(service, config.server, guard), operation=operation, protocol=config.protocol)
+    if mounted is None:
+        return lean
+    return a2a.beside(lean, sage_obs.instrument_app(mounted, operation=a2a_operation, protocol="a2a"))
 
 
 def _require_server() -> None:
@@ -123,8 +145,10 @@ def _when_ready(config: AgentConfig, listener: Listener, state: State) -> Callab
     return wait
 
 
-def _closing(calls: ModelCalls, state: State) -> Callable[[], Awaitable[None]]:
+def _closing(calls: ModelCalls, state: State, mounted: a2a.Mount | None) -> Callable[[], Awaitable[None]]:
     async def close() -> None:
+        if mounted is not None:
+            await mounted.close()
         await calls.close()
         await state.store.close()
 

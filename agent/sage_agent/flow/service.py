@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from http import HTTPStatus
 
 from sage_agent.callers import Caller
-from sage_agent.config import ConcurrencyConfig
 from sage_agent.flow.admission import Gate
 from sage_agent.flow.calls import ModelCalls
+from sage_agent.flow.config import ConcurrencyConfig
 from sage_agent.llm.providers.base import Delta, Prompt, Usage
 from sage_agent.messages import Message, Reply, new_message_id
 from sage_agent.problems import Problem

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
-from typing import Final, TypeVar
+from typing import Final
 
 import sage_obs
 from sage_agent.callers import Caller
-from sage_agent.config import ServerConfig
 from sage_agent.flow.service import Service
 from sage_agent.messages import Message, Reply, parse_message
-from sage_agent.problems import RETRY_SOON_SECONDS, Problem, internal, invalid
+from sage_agent.problems import Problem, invalid
+from sage_agent.web.config import ServerConfig
+from sage_agent.web.failures import answer_failure, unless_gone
 from sage_agent.web.guard import Guard, OpenGuard
 from sage_agent.web.wire import (
-    ClientGoneError,
-    Departure,
     EventStream,
     Receive,
     Scope,
@@ -26,15 +24,12 @@ from sage_agent.web.wire import (
     problem_document,
     read_body,
     send_json,
-    send_problem,
 )
 from sage_obs.conventions import ErrorType
 
 MESSAGE_PATHS: Final = ("/v1/messages", "/a2a/v1/messages", "/sage/message")
 STREAM_PATH: Final = "/v1/messages/stream"
 UNMATCHED: Final = "unmatched"
-T = TypeVar("T")
-_log = logging.getLogger("sage_agent")
 
 
 def operation(scope: Scope) -> str:
@@ -59,15 +54,8 @@ class App:
         """Serve one request."""
         try:
             await self._route(scope)(scope, receive, send)
-        except Problem as problem:
-            sage_obs.record_error(problem.error_type)
-            await send_problem(send, problem)
-        except ClientGoneError:
-            return
-        except Exception:  # noqa: BLE001 - the last resort: the caller gets JSON, the log the traceback
-            defect = _defect()
-            sage_obs.record_error(defect.error_type)
-            await send_problem(send, defect)
+        except Exception as exc:  # noqa: BLE001 - the last resort: the caller gets JSON, the log the traceback
+            await answer_failure(send, exc)
 
     def _route(self, scope: Scope) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
         route = self._routes.get(scope["path"])
@@ -79,7 +67,7 @@ class App:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller, message, deadline = await self._read(scope, receive)
-        reply = await _unless_gone(receive, self._service.answer(message, caller=caller, deadline=deadline))
+        reply = await unless_gone(receive, self._service.answer(message, caller=caller, deadline=deadline))
         await send_json(send, reply.document())
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,7 +78,7 @@ class App:
             await events.event("message", piece.document())
 
         try:
-            end = await _unless_gone(receive, self._service.stream(message, caller=caller, deadline=deadline, emit=emit))
+            end = await unless_gone(receive, self._service.stream(message, caller=caller, deadline=deadline, emit=emit))
         except Problem as problem:
             if not events.started:
                 raise
@@ -107,34 +95,3 @@ class App:
         body = await read_body(scope, receive, limit=self._limits.max_body_bytes, deadline=deadline)
         caller = await self._guard.verify(scope, body, caller)
         return caller, parse_message(body), deadline
-
-
-async def _unless_gone(receive: Receive, work: Awaitable[T]) -> T:
-    """Do the work while its caller waits for it. Raises ClientGoneError once the caller has left, and Problem otherwise."""
-    departure = Departure(receive)
-    try:
-        with departure:
-            result = await work
-    except asyncio.CancelledError:
-        if departure.gone:
-            raise ClientGoneError from None
-        raise _shutting_down() from None
-    except Problem:
-        raise
-    except Exception as exc:
-        raise _defect() from exc
-    if departure.gone:
-        raise ClientGoneError
-    return result
-
-
-def _defect() -> Problem:
-    """Log the exception being handled, and say no more of it than that it happened."""
-    _log.exception("request failed")
-    return internal()
-
-
-def _shutting_down() -> Problem:
-    return Problem(
-        HTTPStatus.SERVICE_UNAVAILABLE, ErrorType.UNAVAILABLE, "The agent is shutting down; try again.", retry_after=RETRY_SOON_SECONDS
-    )
