@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sage_obs import health
     from sage_obs.genai.agents import agent
     from sage_obs.genai.calls import LlmCall, llm_call
+    from sage_obs.genai.prices import cost_of
     from sage_obs.genai.tools import tool
     from sage_obs.genai.waits import waiting
     from sage_obs.lifecycle import Handle, flush, instrument, instrument_app, uninstrument
@@ -25,6 +26,7 @@ _HOMES: Final = {
     "LlmCall": "sage_obs.genai.calls",
     "agent": "sage_obs.genai.agents",
     "context": "sage_obs.tracing.ambient",
+    "cost_of": "sage_obs.genai.prices",
     "current": "sage_obs.tracing.context",
     "flush": "sage_obs.lifecycle",
     "instrument": "sage_obs.lifecycle",
@@ -44,6 +46,7 @@ __all__ = [
     "LlmCall",
     "agent",
     "context",
+    "cost_of",
     "current",
     "flush",
     "health",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from sage_agent.a2a.config import A2aConfig, read_a2a
-from sage_agent.flow.config import ConcurrencyConfig
+from sage_agent.flow.config import ConcurrencyConfig, FlowConfig, read_flow
 from sage_agent.llm.config import LlmConfig, read_llm
 from sage_agent.options import AGENT_OPTIONS, UNUSED_PATHS, UNUSED_VARIABLES
 from sage_agent.state.config import StateConfig, read_state
@@ -34,6 +34,7 @@ class AgentConfig:
     llm: LlmConfig
     server: ServerConfig
     concurrency: ConcurrencyConfig
+    flow: FlowConfig
     state: StateConfig
     a2a: A2aConfig
     layer: Settings
@@ -58,6 +59,7 @@ def load(*, file: Path | None, environ: Mapping[str, str], arguments: Mapping[st
         llm=llm,
         server=ServerConfig(**{name: plain[name] for name in ServerConfig.__dataclass_fields__}),
         concurrency=ConcurrencyConfig(**{name: plain[name] for name in ConcurrencyConfig.__dataclass_fields__}),
+        flow=read_flow(plain),
         state=read_state(values),
         a2a=read_a2a(plain),
         layer=replace(layer, traces_endpoint=endpoint),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from sage_agent.a2a.options import A2A_OPTIONS
+from sage_agent.flow.options import FLOW_OPTIONS
 from sage_agent.llm.options import LLM_OPTIONS, parse_deadline
 from sage_agent.state.options import STATE_OPTIONS
 from sage_obs.conventions import DEFAULT_AGENT_PORT
@@ -21,6 +22,7 @@ AGENT_OPTIONS: Final[Mapping[str, Option]] = {
         "agent.protocol", ("SAGE_AGENT_PROTOCOL",), parse_choice(*PROTOCOLS), "http", "the protocol that request metrics are labelled with"
     ),
     **LLM_OPTIONS,
+    **FLOW_OPTIONS,
     **STATE_OPTIONS,
     **A2A_OPTIONS,
     "host": Option("server.host", ("SAGE_SERVER_HOST",), parse_text, "0.0.0.0", "the address requests are taken on"),  # noqa: S104 - a server
@@ -66,12 +68,7 @@ AGENT_OPTIONS: Final[Mapping[str, Option]] = {
 }
 """The runtime's settings by argument name."""
 
-UNUSED_PATHS: Final = (
-    "performance.cache.enabled",
-    "performance.cache.response_cache",
-    "performance.cache.did_cache",
-    "performance.cache.ttl",
-)
+UNUSED_PATHS: Final = ("performance.cache.did_cache",)
 """Keys of the deployment guide that are accepted and do nothing yet; whoever sets one is told so."""
 UNUSED_VARIABLES: Final = ("SAGE_PROFILING_ENABLED", "SAGE_PROFILING_PORT")
 """Environment variables of the deployment guide of which the same is true."""

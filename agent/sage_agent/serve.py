@@ -16,8 +16,15 @@ import sage_obs
 from sage_agent.a2a import mount as a2a
 from sage_agent.a2a.paths import operation as a2a_operation
 from sage_agent.config import AgentConfig
+from sage_agent.flow import answers
+from sage_agent.flow.answers import Answers
 from sage_agent.flow.calls import ModelCalls
-from sage_agent.flow.service import Service
+from sage_agent.flow.config import FlowConfig
+from sage_agent.flow.conversations import Conversations
+from sage_agent.flow.report import keep_reporting, report
+from sage_agent.flow.service import Asking, Memory, Service
+from sage_agent.flow.spending import Spending
+from sage_agent.llm.providers.select import wire_name
 from sage_agent.llm.retries import Retries
 from sage_agent.llm.targets import open_targets
 from sage_agent.server.hooks import Hooks
@@ -41,17 +48,12 @@ def serve(config: AgentConfig, *, environ: MutableMapping[str, str]) -> None:
     began = time.monotonic()
     _require_server()
     listener = open_listener(config.server.host, config.server.port, environ=environ)
-    targets = open_targets(config.llm, connections=config.concurrency.worker_pool_size)
-    calls = ModelCalls(Retries(targets, max_wait=config.llm.max_wait), timeout=config.llm.timeout)
     state, state_notice = make_state(config.state)
+    parts = build(config, state)
     listening = threading.Event()
-    register_checks(calls, state, listening=listening.is_set, unready=config.llm.scripted.unready)
-    service = Service(calls, config.concurrency, max_tokens=config.llm.max_tokens, overhead=config.llm.scripted.overhead)
-    guard = OpenGuard()
-    mounted = mount_a2a(config, service, state, guard)
-    app = build_app(config, service, guard, mounted)
+    register_checks(parts.calls, state, listening=listening.is_set, unready=config.llm.scripted.unready)
     handle = switch_on(config.layer)
-    calls.expose()
+    parts.expose()
     for notice in filter(None, (*config.notices, state_notice)):
         _log.warning(notice)
 
@@ -60,23 +62,56 @@ def serve(config: AgentConfig, *, environ: MutableMapping[str, str]) -> None:
         sage_obs.health.started()
         _log.info("agent listening", extra=start_line(config, listener, handle, seconds=time.monotonic() - began))
 
-    hooks = Hooks(before=_when_ready(config, listener, state), listening=announce, draining=_drain, after=_closing(calls, state, mounted))
+    hooks = Hooks(before=_when_ready(config, listener, parts), listening=announce, draining=_drain, after=parts.close)
     try:
-        _run(app, hooks, listener, drain_timeout=config.server.drain_timeout)
+        _run(parts.app, hooks, listener, drain_timeout=config.server.drain_timeout)
     finally:
         sage_obs.flush(timeout=config.layer.exit_timeout)
 
 
-def register_checks(calls: ModelCalls, state: State, *, listening: Callable[[], bool], unready: bool) -> None:
-    """What readiness depends on; in place before anybody can ask, or a process that cannot serve yet would be called ready.
+class Parts:
+    """A runtime put together: what serves requests, what stands behind it, and what has to be begun and ended."""
 
-    The model's check looks at real traffic and never calls it. It and a store that is lost only degrade.
-    """
-    sage_obs.health.register("listener", listening, critical=True)
-    sage_obs.health.register("storage", state.store.check, critical=False)
-    sage_obs.health.register("llm", lambda: not calls.failing, critical=False)
-    if unready:
-        sage_obs.health.register("scripted", lambda: False, critical=True)
+    def __init__(self, config: AgentConfig, state: State, calls: ModelCalls, memory: Memory) -> None:
+        self.calls = calls
+        self.state = state
+        self._agent = config.layer.agent_id
+        self._memory = memory
+        self._service = Service(calls, config.concurrency, asking=_asking(config.flow), memory=memory, agent=self._agent)
+        self._reporting: asyncio.Task[None] | None = None
+        guard = OpenGuard()
+        self._a2a = mount_a2a(config, self._service, state, guard)
+        lean = sage_obs.instrument_app(App(self._service, config.server, guard), operation=operation, protocol=config.protocol)
+        self.app = lean if self._a2a is None else a2a.beside(lean, _measured(self._a2a))
+
+    def expose(self) -> None:
+        """Put what can be counted on /metrics, once there is one."""
+        self.calls.expose()
+        report(self._service, self._agent)
+        if self._memory.answers is not None:
+            answers.expose()
+        if self._memory.spending is not None:
+            self._memory.spending.expose()
+
+    async def open(self) -> None:
+        """Connect to the store. Raises UnavailableError."""
+        try:
+            await self.state.store.open()
+        except StateError as exc:
+            hint = "Start it or correct storage.*; SAGE_STORAGE_TYPE=memory keeps nothing."
+            raise UnavailableError(f"Where state is kept cannot be used: {exc.message}", hint=hint) from exc
+        self._reporting = asyncio.create_task(keep_reporting(self._service, self._agent))
+
+    async def close(self) -> None:
+        """Settle what is open, and let go."""
+        if self._reporting is not None:
+            self._reporting.cancel()
+        if self._a2a is not None:
+            await self._a2a.close()
+        if self._memory.spending is not None:
+            await self._memory.spending.close()
+        await self.calls.close()
+        await self.state.store.close()
 
 
 def mount_a2a(config: AgentConfig, service: Service, state: State, guard: Guard) -> a2a.Mount | None:
@@ -93,12 +128,43 @@ def mount_a2a(config: AgentConfig, service: Service, state: State, guard: Guard)
     return a2a.Mount(load)
 
 
-def build_app(config: AgentConfig, service: Service, guard: Guard, mounted: a2a.Mount | None) -> Callable[..., Awaitable[None]]:
-    """The instrumented application: the lean path, and A2A beside it."""
-    lean = sage_obs.instrument_app(App(service, config.server, guard), operation=operation, protocol=config.protocol)
-    if mounted is None:
-        return lean
-    return a2a.beside(lean, sage_obs.instrument_app(mounted, operation=a2a_operation, protocol="a2a"))
+def _measured(mounted: a2a.Mount) -> a2a.Asgi:
+    return sage_obs.instrument_app(mounted, operation=a2a_operation, protocol="a2a")
+
+
+def build(config: AgentConfig, state: State) -> Parts:
+    """Put a runtime together."""
+    targets = open_targets(config.llm, connections=config.concurrency.worker_pool_size)
+    calls = ModelCalls(Retries(targets, max_wait=config.llm.max_wait), timeout=config.llm.timeout)
+    flow, asked = config.flow, config.llm.targets
+    keep = flow.sessions.max_turns > 0
+    memory = Memory(
+        conversations=Conversations(state.sessions, flow.sessions) if keep else None,
+        answers=Answers(state.cache, flow.cache, asked=repr(asked)) if flow.cache.enabled else None,
+        spending=_spending(config, state) if flow.budgets.any else None,
+    )
+    return Parts(config, state, calls, memory)
+
+
+def _spending(config: AgentConfig, state: State) -> Spending:
+    asked = [(wire_name(target.provider), target.model) for target in config.llm.targets]
+    return Spending(state.budgets, config.flow.budgets, agent=config.layer.agent_id, asked=asked)
+
+
+def _asking(flow: FlowConfig) -> Asking:
+    return Asking(flow.max_tokens, flow.max_input_tokens, flow.system_prompt, flow.overhead)
+
+
+def register_checks(calls: ModelCalls, state: State, *, listening: Callable[[], bool], unready: bool) -> None:
+    """What readiness depends on; in place before anybody can ask, or a process that cannot serve yet would be called ready.
+
+    The model's check looks at real traffic and never calls it. It and a store that is lost only degrade.
+    """
+    sage_obs.health.register("listener", listening, critical=True)
+    sage_obs.health.register("storage", state.store.check, critical=False)
+    sage_obs.health.register("llm", lambda: not calls.failing, critical=False)
+    if unready:
+        sage_obs.health.register("scripted", lambda: False, critical=True)
 
 
 def _require_server() -> None:
@@ -129,30 +195,16 @@ def _log_plainly() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
-def _when_ready(config: AgentConfig, listener: Listener, state: State) -> Callable[[], Awaitable[None]]:
+def _when_ready(config: AgentConfig, listener: Listener, parts: Parts) -> Callable[[], Awaitable[None]]:
     """Open the store. On a shared socket a connection taken is a caller's: none is taken while this process is not ready."""
 
     async def wait() -> None:
-        try:
-            await state.store.open()
-        except StateError as exc:
-            hint = "Start it or correct storage.*; SAGE_STORAGE_TYPE=memory keeps nothing."
-            raise UnavailableError(f"Where state is kept cannot be used: {exc.message}", hint=hint) from exc
+        await parts.open()
         if listener.inherited and config.llm.scripted.unready:
             _log.warning("not ready: no connection is taken from the shared socket")
             await asyncio.Event().wait()
 
     return wait
-
-
-def _closing(calls: ModelCalls, state: State, mounted: a2a.Mount | None) -> Callable[[], Awaitable[None]]:
-    async def close() -> None:
-        if mounted is not None:
-            await mounted.close()
-        await calls.close()
-        await state.store.close()
-
-    return close
 
 
 def _run(app: Callable[..., Awaitable[None]], hooks: Hooks, listener: Listener, *, drain_timeout: float) -> None:

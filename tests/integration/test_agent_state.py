@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sage_agent.state.base import Budget, Rate, Reserved, SessionKey, State, StateError, Turn
+from sage_agent.messages import Turn
+from sage_agent.state.base import Budget, Rate, Reserved, SessionKey, State, StateError
 from sage_agent.state.memory import memory_state
 from sage_agent.state.postgres import Pool, postgres_state
 from sage_agent.state.redis import redis_state

@@ -6,7 +6,8 @@ import asyncio
 import sys
 from pathlib import Path
 
-from sage_agent.state.base import Budget, Rate, SessionKey, State, Turn
+from sage_agent.messages import Turn
+from sage_agent.state.base import Budget, Rate, SessionKey, State
 from sage_agent.state.postgres import Pool, postgres_state
 from sage_agent.state.redis import redis_state
 from sage_agent.state.sqlite import sqlite_state

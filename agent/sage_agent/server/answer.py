@@ -4,17 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import http
-from typing import TYPE_CHECKING, Any, Final
+import re
+from typing import Any, Final, Protocol
 
 from sage_agent.server.connections import Scope
-
-if TYPE_CHECKING:
-    from sage_agent.server.protocol import Connection
 
 Event = dict[str, Any]
 STATUS_LINES: Final = {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in http.HTTPStatus}
 _NO_BODY: Final = frozenset({204, 304})
-_FORBIDDEN: Final = (b"\r", b"\n", b"\x00")
+_UNFIT: Final = re.compile(rb"[\r\n\x00]").search
+
+
+class Line(Protocol):
+    """The connection a request came on."""
+
+    choked: bool
+
+    @property
+    def draining(self) -> bool:
+        """Whether no more requests are wanted on it."""
+
+    @property
+    def date(self) -> bytes:
+        """The date header of an answer."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+
+    async def drained(self) -> None:
+        """Wait until the caller has read."""
+
+    def abort(self) -> None:
+        """Break it off."""
+
+    def answered(self, exchange: Exchange) -> None:
+        """The answer to a request is written."""
+
+    def read_on(self, exchange: Exchange) -> None:
+        """A request waits for what its caller does next."""
 
 
 class Exchange:
@@ -37,7 +64,7 @@ class Exchange:
         "started",
     )
 
-    def __init__(self, connection: Connection, scope: Scope, *, keep_alive: bool, expects_continue: bool) -> None:
+    def __init__(self, connection: Line, scope: Scope, *, keep_alive: bool, expects_continue: bool) -> None:
         self.scope = scope
         self.keep_alive = keep_alive
         self.complete = False
@@ -113,7 +140,7 @@ class Exchange:
         self._left = None
         head = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, self._connection.date]
         for name, value in headers:
-            if any(one in name or one in value for one in _FORBIDDEN):
+            if _UNFIT(value) or _UNFIT(name):
                 raise RuntimeError("a header of the answer holds a line break")
             lowered = name.lower()
             if lowered == b"content-length":

@@ -7,13 +7,28 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from sage_agent.server.protocol import Connection
+from typing import Any, Protocol
 
 Application = Callable[..., Awaitable[None]]
 Scope = MutableMapping[str, Any]
+
+
+class Opened(Protocol):
+    """A connection that is open."""
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a request is being received or answered on it."""
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """What it is written to."""
+
+    def tick(self, now: float) -> None:
+        """End what takes too long."""
+
+    def shutdown(self) -> None:
+        """Close it now if nothing is being answered, else after the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +54,7 @@ class Connections:
 
     app: Application
     bounds: Bounds = field(default_factory=Bounds)
-    opened: set[Connection] = field(default_factory=set)
+    opened: set[Opened] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     draining: bool = False
     date: bytes = b""

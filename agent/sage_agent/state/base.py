@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from sage_agent.messages import Turn
+
 
 class StateError(Exception):
     """The store cannot be asked now. `message` says what failed and where, without a credential."""
@@ -49,14 +51,6 @@ class Nonces(Protocol):
 
     async def claim(self, scope: str, nonce: str, *, seconds: float) -> bool:
         """Use a nonce up: False where somebody has, within the last `seconds`. Raises StateError."""
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One message of a conversation: who said it (`user` or `assistant`) and what."""
-
-    role: str
-    text: str
 
 
 @dataclass(frozen=True, slots=True)

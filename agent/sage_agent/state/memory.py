@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
+from sage_agent.messages import Turn
 from sage_agent.state import gcra
-from sage_agent.state.base import Budget, Rate, Reserved, SessionKey, State, Stored, Taken, Turn
+from sage_agent.state.base import Budget, Rate, Reserved, SessionKey, State, Stored, Taken
 
 V = TypeVar("V")
 _MOST: Final = 100_000

@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sage_agent.messages import Turn
 from sage_agent.state import gcra
-from sage_agent.state.base import Budget, Rate, Reserved, SessionKey, State, StateError, Stored, Taken, Turn
+from sage_agent.state.base import Budget, Rate, Reserved, SessionKey, State, StateError, Stored, Taken
 from sage_agent.state.keys import digest, owner_of
 from sage_agent.state.sqlite import parse_turns
 

@@ -6,8 +6,9 @@ import json
 from collections.abc import Awaitable, Sequence
 from typing import Any, Final, TypeVar, cast
 
+from sage_agent.messages import Turn
 from sage_agent.state import gcra
-from sage_agent.state.base import Budget, Rate, Reserved, SessionKey, State, StateError, Stored, Taken, Turn
+from sage_agent.state.base import Budget, Rate, Reserved, SessionKey, State, StateError, Stored, Taken
 from sage_agent.state.keys import digest, owner_of
 from sage_agent.state.sqlite import parse_turns
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
+from sage_agent.messages import Turn
 from sage_agent.state import gcra
-from sage_agent.state.base import Budget, Rate, Reserved, SessionKey, State, StateError, Stored, Taken, Turn
+from sage_agent.state.base import Budget, Rate, Reserved, SessionKey, State, StateError, Stored, Taken
 from sage_agent.state.keys import owner_of
 from sage_agent.state.writer import Work, Writer
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Final
@@ -24,7 +23,9 @@ from sage_agent.web.wire import (
     problem_document,
     read_body,
     send_json,
+    wants_fresh,
 )
+from sage_agent.within import running_loop
 from sage_obs.conventions import ErrorType
 
 MESSAGE_PATHS: Final = ("/v1/messages", "/a2a/v1/messages", "/sage/message")
@@ -67,7 +68,7 @@ class App:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller, message, deadline = await self._read(scope, receive)
-        reply = await unless_gone(receive, self._service.answer(message, caller=caller, deadline=deadline))
+        reply = await unless_gone(receive, self._service.answer(message, caller=caller, deadline=deadline, fresh=wants_fresh(scope)))
         await send_json(send, reply.document())
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,7 +79,9 @@ class App:
             await events.event("message", piece.document())
 
         try:
-            end = await unless_gone(receive, self._service.stream(message, caller=caller, deadline=deadline, emit=emit))
+            end = await unless_gone(
+                receive, self._service.stream(message, caller=caller, deadline=deadline, emit=emit, fresh=wants_fresh(scope))
+            )
         except Problem as problem:
             if not events.started:
                 raise
@@ -89,7 +92,7 @@ class App:
 
     async def _read(self, scope: Scope, receive: Receive) -> tuple[Caller, Message, float]:
         """Who sent which message, and when its answer is due in the event loop's time."""
-        deadline = asyncio.get_running_loop().time() + self._limits.request_timeout
+        deadline = running_loop().time() + self._limits.request_timeout
         caller = await self._guard.identify(scope)
         check_media_type(scope)
         body = await read_body(scope, receive, limit=self._limits.max_body_bytes, deadline=deadline)

@@ -13,6 +13,7 @@ import orjson
 
 import sage_obs
 from sage_agent.problems import Problem, invalid
+from sage_agent.within import Within, running_loop
 from sage_obs.conventions import ErrorType
 
 Scope = MutableMapping[str, Any]
@@ -37,6 +38,12 @@ class ClientGoneError(Exception):
 def header(scope: Scope, name: bytes) -> str:
     """The first value of a request header, "" where there is none."""
     return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+
+
+def wants_fresh(scope: Scope) -> bool:
+    """Whether the caller wants no answer that was given before (RFC 9111, section 5.2.1)."""
+    said = header(scope, b"cache-control").lower()
+    return "no-cache" in said or "no-store" in said
 
 
 def check_media_type(scope: Scope) -> None:
@@ -65,7 +72,7 @@ async def read_body(scope: Scope, receive: Receive, *, limit: int, deadline: flo
 
 async def _receive(receive: Receive, deadline: float) -> Event:
     try:
-        async with asyncio.timeout_at(deadline):
+        with Within(deadline):
             event = await receive()
     except TimeoutError:
         raise Problem(HTTPStatus.REQUEST_TIMEOUT, ErrorType.TIMEOUT, "The body did not arrive in time.") from None
@@ -128,8 +135,8 @@ class Departure:
         self.gone = False
 
     def __enter__(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
+        loop = running_loop()
+        self._task = asyncio.current_task(loop)
         self._timer = loop.call_later(self._after, self._begin)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -140,7 +147,7 @@ class Departure:
             self._task.uncancel()
 
     def _begin(self) -> None:
-        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        self._watcher = running_loop().create_task(self._watch())
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

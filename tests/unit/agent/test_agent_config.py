@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from sage_agent import config
 from sage_agent.cli import group
+from sage_agent.flow.config import ConcurrencyConfig
 from sage_agent.llm.fallbacks import TargetConfig
 from sage_agent.options import AGENT_OPTIONS, UNUSED_PATHS
 from sage_obs.errors import ConfigError
@@ -66,7 +67,7 @@ def test_the_guides_file_is_read_whole(tmp_path: Path) -> None:
     assert (loaded.layer.agent_id, loaded.protocol) == ("agent-007", "sage")
     assert loaded.llm.targets == (TargetConfig("openai", "gpt-4", "https://api.openai.com/v1", ("sk-1",)),)
     assert loaded.layer.metrics_port == 9191
-    assert loaded.concurrency == config.ConcurrencyConfig(worker_pool_size=7, max_concurrent=8, queue_size=9)
+    assert loaded.concurrency == ConcurrencyConfig(worker_pool_size=7, max_concurrent=8, queue_size=9)
 
 
 def test_unused_keys_are_named_in_one_notice(tmp_path: Path) -> None:

@@ -6,15 +6,23 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
+from sage_agent.messages import Turn
 from sage_obs.conventions import ErrorType
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a model is asked; the answer is at most `max_tokens` tokens long."""
+    """What a model is asked; the answer is at most `max_tokens` tokens long. `system` and `turns` are what was said before."""
 
     text: str
     max_tokens: int
+    system: str = ""
+    turns: tuple[Turn, ...] = ()
+
+    @property
+    def length(self) -> int:
+        """Characters, of all of it."""
+        return len(self.text) + len(self.system) + sum(len(turn.text) for turn in self.turns)
 
 
 @dataclass(frozen=True, slots=True)
