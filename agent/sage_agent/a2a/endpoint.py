@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import warnings
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -15,8 +15,10 @@ from a2a.server.request_handlers.response_helpers import agent_card_to_dict
 from a2a.server.routes.jsonrpc_dispatcher import JsonRpcDispatcher
 from a2a.server.routes.rest_routes import create_rest_routes
 from starlette.requests import Request
+from starlette.responses import JSONResponse
 from starlette.routing import Router
 
+import sage_obs
 from sage_agent.a2a.callers import Call, CallContexts, with_call
 from sage_agent.a2a.card import make_card
 from sage_agent.a2a.config import A2aConfig
@@ -28,7 +30,7 @@ from sage_agent.flow.service import Service
 from sage_agent.problems import Problem, invalid
 from sage_agent.state.base import Tasks
 from sage_agent.web.config import ServerConfig
-from sage_agent.web.failures import answer_failure, unless_gone
+from sage_agent.web.failures import answer_failure
 from sage_agent.web.guard import Guard
 from sage_agent.web.wire import ClientGoneError, Event, Receive, Scope, Send, check_media_type, header, read_body, send_json
 from sage_obs.conventions import ErrorType
@@ -37,6 +39,9 @@ MOST_NESTED: Final = 64
 """Levels of JSON. Deeper ones would end in the SDK's recursion, as a failure of the agent."""
 _PARSE_ERROR: Final = -32700
 _INVALID_REQUEST: Final = -32600
+_VERSION_NOT_SUPPORTED: Final = -32009
+_CALLERS_FAULT: Final = frozenset({-32001, -32002, -32003, -32004, -32005, -32007, -32008, -32009})
+"""A2A 1.0, 5.4: no such task, not cancelable, not supported."""
 
 
 class A2aEndpoint:
@@ -92,15 +97,20 @@ class A2aEndpoint:
         except orjson.JSONDecodeError as exc:
             await _send_error(send, _PARSE_ERROR, f"The body is not valid JSON: {exc.msg} at line {exc.lineno}, column {exc.colno}.")
             return
-        if too_deep(document):
-            await _send_error(send, _INVALID_REQUEST, f"The body is nested deeper than {MOST_NESTED} levels.")
+        if not isinstance(document, dict) or too_deep(document):
+            wrong = f"The body must be one JSON-RPC request, nested no deeper than {MOST_NESTED} levels."
+            await _send_error(send, _INVALID_REQUEST, wrong)
             return
-        method = document.get("method") if isinstance(document, dict) else None
+        method = document.get("method")
         name_operation(scope, method if isinstance(method, str) and method in METHODS else UNMATCHED)
+        if (mismatch := _version_mismatch(method, header(scope, b"a2a-version"))) is not None:
+            await _send_error(send, _VERSION_NOT_SUPPORTED, mismatch, of=document)
+            return
         call.streamed = method in STREAMING
         inner, replay = with_call(dict(scope), call), _Replay(body, receive)
         work = self._rpc.handle_requests(Request(inner, replay.receive))
         response = await (_waited_for(receive, work, call) if method in SENDING else work)
+        _count(bytes(response.body) if isinstance(response, JSONResponse) else b"")
         await response(inner, replay.receive, send)
 
     async def _answer_rest(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -132,14 +142,35 @@ def _quiet_handler(executor: ServiceExecutor, tasks: SharedTasks, card: Any) -> 
         return DefaultRequestHandlerV2(agent_executor=executor, task_store=tasks, agent_card=card)
 
 
-async def _waited_for(receive: Receive, work: Awaitable[Any], call: Call) -> Any:
-    """Work that ends when its caller leaves, the call to the model included."""
+async def _waited_for(receive: Receive, work: Coroutine[Any, Any, Any], call: Call) -> Any:
+    """Work that ends when its caller leaves. Raises ClientGoneError then.
+
+    The SDK swallows the cancellation of a request, as others may watch its task; so it is the call to the model that is cancelled.
+    """
+    answer, leaving = asyncio.create_task(work), asyncio.create_task(_departure(receive))
     try:
-        return await unless_gone(receive, work)
-    except ClientGoneError:
-        if call.work is not None:
-            call.work.cancel()
-        raise
+        await asyncio.wait({answer, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise ClientGoneError
+        return answer.result()
+    finally:
+        leaving.cancel()
+        if not answer.done():
+            answer.add_done_callback(_unheard)
+            answer.cancel()
+            if call.work is not None:
+                call.work.cancel()
+
+
+async def _departure(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _unheard(answer: asyncio.Task[Any]) -> None:
+    """Nobody waits for it any more, so nobody is told how it ended."""
+    if not answer.cancelled():
+        answer.exception()
 
 
 def too_deep(document: object) -> bool:
@@ -165,8 +196,28 @@ def _loads(body: bytes) -> object:
         raise invalid(f"The body is not valid JSON: {exc.msg} at line {exc.lineno}, column {exc.colno}.") from None
 
 
-async def _send_error(send: Send, code: int, message: str) -> None:
-    await send_json(send, {"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": message}})
+def _version_mismatch(method: object, version: str) -> str | None:
+    """What is wrong where a method of one version is asked for under the header of another."""
+    if method not in METHODS or not version:
+        return None
+    spoken = "0.3" if "/" in str(method) else "1.0"
+    return None if version.startswith(spoken) else f"{method} is a method of A2A {spoken}, and A2A-Version says {version[:20]}."
+
+
+def _count(answer: bytes) -> None:
+    """Count what A2A's own codes say of the caller (no such task, cannot be cancelled) as the caller's error."""
+    if b'"error"' not in answer:
+        return
+    error = orjson.loads(answer).get("error")
+    if isinstance(error, dict) and error.get("code") in _CALLERS_FAULT:
+        sage_obs.record_error(ErrorType.INVALID_REQUEST)
+
+
+async def _send_error(send: Send, code: int, message: str, *, of: object = None) -> None:
+    sage_obs.record_error(ErrorType.INVALID_REQUEST)
+    number = of.get("id") if isinstance(of, dict) else None
+    answered = number if isinstance(number, str | int) and not isinstance(number, bool) else None
+    await send_json(send, {"jsonrpc": "2.0", "id": answered, "error": {"code": code, "message": message}})
 
 
 class _Replay:

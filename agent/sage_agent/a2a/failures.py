@@ -16,6 +16,7 @@ _LOGGERS: Final = (
     "a2a.server.agent_execution.active_task",
     "a2a.server.routes.jsonrpc_dispatcher",
     "a2a.server.request_handlers.default_request_handler_v2",
+    "a2a.utils.version_validator",
 )
 
 
