@@ -12,6 +12,7 @@ from sage_agent.a2a.config import A2aConfig, read_a2a
 from sage_agent.flow.config import ConcurrencyConfig, FlowConfig, read_flow
 from sage_agent.llm.config import LlmConfig, read_llm
 from sage_agent.options import AGENT_OPTIONS, UNUSED_PATHS, UNUSED_VARIABLES
+from sage_agent.security.did_config import DidConfig, read_did
 from sage_agent.state.config import StateConfig, read_state
 from sage_agent.web.config import ServerConfig
 from sage_obs.errors import ConfigError
@@ -37,6 +38,7 @@ class AgentConfig:
     flow: FlowConfig
     state: StateConfig
     a2a: A2aConfig
+    did: DidConfig
     layer: Settings
     settings: Mapping[str, Value]
     notices: tuple[str, ...]
@@ -62,6 +64,7 @@ def load(*, file: Path | None, environ: Mapping[str, str], arguments: Mapping[st
         flow=read_flow(plain),
         state=read_state(values),
         a2a=read_a2a(plain),
+        did=read_did(plain),
         layer=replace(layer, traces_endpoint=endpoint),
         settings=_by_path(values, layer.sources),
         notices=notices,

@@ -27,6 +27,7 @@ from sage_agent.flow.spending import Spending
 from sage_agent.llm.providers.select import wire_name
 from sage_agent.llm.retries import Retries
 from sage_agent.llm.targets import open_targets
+from sage_agent.security.did_open import open_did
 from sage_agent.server.hooks import Hooks
 from sage_agent.server.sockets import Listener, open_listener
 from sage_agent.state.base import State, StateError
@@ -79,7 +80,8 @@ class Parts:
         self._memory = memory
         self._service = Service(calls, config.concurrency, asking=_asking(config.flow), memory=memory, agent=self._agent)
         self._reporting: asyncio.Task[None] | None = None
-        guard = OpenGuard()
+        self._did = open_did(config.did, state.nonces, OpenGuard())
+        guard = self._did or OpenGuard()
         self._a2a = mount_a2a(config, self._service, state, guard)
         lean = sage_obs.instrument_app(App(self._service, config.server, guard), operation=operation, protocol=config.protocol)
         self.app = lean if self._a2a is None else a2a.beside(lean, _measured(self._a2a))
@@ -108,6 +110,8 @@ class Parts:
             self._reporting.cancel()
         if self._a2a is not None:
             await self._a2a.close()
+        if self._did is not None:
+            await self._did.close()
         if self._memory.spending is not None:
             await self._memory.spending.close()
         await self.calls.close()
