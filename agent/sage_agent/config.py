@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from sage_agent.a2a.config import A2aConfig, read_a2a
 from sage_agent.flow.config import ConcurrencyConfig, FlowConfig, read_flow
 from sage_agent.llm.config import LlmConfig, read_llm
 from sage_agent.options import AGENT_OPTIONS, UNUSED_PATHS, UNUSED_VARIABLES
 from sage_agent.security.config import SecurityConfig, read_security
+from sage_agent.security.did_config import DidConfig, read_did
 from sage_agent.server.config import ServerConfig
 from sage_agent.server.tls import read_tls
 from sage_agent.state.config import StateConfig, read_state
@@ -38,6 +40,8 @@ class AgentConfig:
     flow: FlowConfig
     security: SecurityConfig
     state: StateConfig
+    a2a: A2aConfig
+    did: DidConfig
     layer: Settings
     settings: Mapping[str, Value]
     notices: tuple[str, ...]
@@ -63,6 +67,8 @@ def load(*, file: Path | None, environ: Mapping[str, str], arguments: Mapping[st
         concurrency=ConcurrencyConfig(**{name: plain[name] for name in ConcurrencyConfig.__dataclass_fields__}),
         flow=read_flow(plain),
         state=read_state(values),
+        a2a=read_a2a(plain),
+        did=read_did(plain),
         layer=replace(layer, traces_endpoint=endpoint),
         settings=_by_path(values, layer.sources),
         notices=notices,

@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import fields, replace
 
 import sage_obs
+from sage_agent.a2a import mount as a2a
+from sage_agent.a2a.paths import operation as a2a_operation
 from sage_agent.config import AgentConfig
 from sage_agent.flow import answers
 from sage_agent.flow.answers import Answers
@@ -36,6 +38,7 @@ from sage_agent.server.workers import supervisor_line
 from sage_agent.state.base import State, StateError
 from sage_agent.state.open import make_state
 from sage_agent.web.app import App, operation
+from sage_agent.web.guard import Guard
 from sage_obs.conventions import CERTIFICATE_EXPIRY
 from sage_obs.errors import SageObsError, UnavailableError
 from sage_obs.settings import Settings
@@ -86,9 +89,11 @@ class Parts:
         self._memory = memory
         self._service = Service(calls, config.concurrency, asking=_asking(config.flow), memory=memory, agent=self._agent)
         self._reporting: asyncio.Task[None] | None = None
-        self._doors = build_doors(config.security, state)
-        app = App(self._service, config.server, self._doors.guard)
-        self.app = sage_obs.instrument_app(app, operation=operation, protocol=config.protocol)
+        self._doors = build_doors(config.security, config.did, state)
+        guard = self._doors.guard
+        self._a2a = mount_a2a(config, self._service, state, guard)
+        lean = sage_obs.instrument_app(App(self._service, config.server, guard), operation=operation, protocol=config.protocol)
+        self.app = lean if self._a2a is None else a2a.beside(lean, _measured(self._a2a))
 
     def expose(self) -> None:
         """Put what can be counted on /metrics, once there is one."""
@@ -114,10 +119,31 @@ class Parts:
         """Settle what is open, and let go."""
         if self._reporting is not None:
             self._reporting.cancel()
+        if self._a2a is not None:
+            await self._a2a.close()
+        await self._doors.close()
         if self._memory.spending is not None:
             await self._memory.spending.close()
         await self.calls.close()
         await self.state.store.close()
+
+
+def mount_a2a(config: AgentConfig, service: Service, state: State, guard: Guard) -> a2a.Mount | None:
+    """A2A, to be loaded when it is first asked something; None where it is off. Raises A2aMissingError."""
+    if not a2a.wanted(config.a2a.enabled):
+        return None
+
+    def load() -> a2a.Endpoint:
+        from sage_agent.a2a.endpoint import A2aEndpoint
+
+        version = importlib.metadata.version("sage-obs")
+        return A2aEndpoint(config.a2a, config.server, service, state.tasks, guard, name=config.layer.agent_id, version=version)
+
+    return a2a.Mount(load)
+
+
+def _measured(mounted: a2a.Mount) -> a2a.Asgi:
+    return sage_obs.instrument_app(mounted, operation=a2a_operation, protocol="a2a")
 
 
 def build(config: AgentConfig, state: State) -> Parts:
