@@ -75,7 +75,7 @@ UNUSED_PATHS: Final = (
     "performance.cache.ttl",
 )
 """Keys of the deployment guide that are accepted and do nothing yet; whoever sets one is told so."""
-UNUSED_VARIABLES: Final = ("SAGE_STORAGE_TYPE", "SAGE_DB_CONNECTION_STRING", "SAGE_PROFILING_ENABLED", "SAGE_PROFILING_PORT")
+UNUSED_VARIABLES: Final = ("SAGE_STORAGE_TYPE", "SAGE_DB_CONNECTION_STRING")
 """Environment variables of the deployment guide of which the same is true."""
 VARIABLES: Final = (*UNUSED_VARIABLES, "SAGE_ENV")
 """Variables that are read and belong to no setting, for `sage-obs doctor`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import select
 import socket
 import ssl
 import threading
@@ -66,10 +67,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.closed:
             return True
         try:
-            return socket.socket.recv(self.connection, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-        except BlockingIOError:
-            return False
-        except OSError:
+            poll = select.poll()  # a socket with a timeout waits that long for what it may receive
+            poll.register(self.connection, select.POLLIN)
+            return bool(poll.poll(0)) and socket.socket.recv(self.connection, 1, socket.MSG_PEEK) == b""
+        except (OSError, ValueError):
             return True
 
     def version_string(self) -> str:
@@ -114,7 +115,7 @@ class _Server(ThreadingHTTPServer):
         with suppress(OSError), self.tls.wrap_socket(request, server_side=True) as secured:
             self.open.add(secured)
             try:
-                super().finish_request(secured, client_address)  # type: ignore[arg-type]
+                super().finish_request(secured, client_address)
             finally:
                 self.open.discard(secured)
 

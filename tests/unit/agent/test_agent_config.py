@@ -71,12 +71,11 @@ def test_the_guides_file_is_read_whole(tmp_path: Path) -> None:
 
 def test_unused_keys_are_named_in_one_notice(tmp_path: Path) -> None:
     """What is accepted without an effect is said once, with every name, from the file and from the environment."""
-    environ = {"OPENAI_API_KEY": "sk-1", "SAGE_STORAGE_TYPE": "postgres", "SAGE_PROFILING_ENABLED": "true"}
+    environ = {"OPENAI_API_KEY": "sk-1", "SAGE_STORAGE_TYPE": "postgres"}
     loaded = config.load(file=_write(tmp_path / "config.yaml", GUIDE), environ=environ)
     (notice,) = [one for one in loaded.notices if "not used by this version" in one]
     assert all(path in notice for path in UNUSED_PATHS)
     assert "SAGE_STORAGE_TYPE" in notice
-    assert "SAGE_PROFILING_ENABLED" in notice
 
 
 def test_the_guides_jaeger_address_becomes_otlp(tmp_path: Path) -> None:
