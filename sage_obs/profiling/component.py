@@ -30,7 +30,6 @@ class ProfilingComponent(Unbuffered):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._guard = Guard(settings.profiling_host, settings.profiling_token)
         self._sources = Sources(locks=settings.profiling_locks)
         self._server: OpsServer | None = None
         self._siblings: Siblings | None = None
@@ -47,7 +46,11 @@ class ProfilingComponent(Unbuffered):
         return self._words
 
     def start(self) -> str:
-        """Arm the samplers and listen. Raises UnavailableError for a port that is taken, ConfigError for a certificate that is none."""
+        """Arm the samplers and listen.
+
+        Raises UnavailableError for a port that is taken, ConfigError for a certificate that is none and for an open address without a
+        token.
+        """
         settings = self._settings
         tls = _tls(settings.profiling_certificate, settings.profiling_key)
         try:
@@ -69,7 +72,8 @@ class ProfilingComponent(Unbuffered):
     def _listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
         parent = prefork.parent()
         self._siblings = Siblings(os.getpid() if parent is None else parent)
-        pages = ProfilePages(self._sources, self._guard, self._siblings)
+        guard = Guard(self._settings.profiling_host, self._settings.profiling_token)
+        pages = ProfilePages(self._sources, guard, self._siblings)
         self._server = OpsServer(pages, host=host, port=port, purpose=_PURPOSE, tls=tls)
         try:
             if parent is not None:
