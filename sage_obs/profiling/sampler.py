@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 from sage_obs.metrics.active import internal_error
 from sage_obs.profiling import clocks
+from sage_obs.profiling.idleness import idle
 from sage_obs.profiling.stacks import key_of, task_name, threads
 from sage_obs.profiling.ticking import Ticker
 from sage_obs.profiling.windows import Mode, Window
@@ -22,19 +24,24 @@ MOST_HZ: Final = 500
 _PATIENCE: Final = 0.1
 """Seconds between looks at whether the signal still comes: it does not while the main thread is inside of native code."""
 _LATE_PERIODS: Final = 5
+_ALONE: Final = 0.9
+"""Of the process's time: who has used more was at work when the signal came, which comes at no other time."""
 OWN: Final = "sage-obs-sampler"
 
 
 class Sampler:
     """Ticks on processor time by SIGPROF where that signal is free, else and for elapsed time from a thread.
 
-    The time that passed since the tick before goes to where each thread stands now. A tick may come in a signal handler in the middle
+    The time that passed since the tick before goes to where each thread stands now; that of the processor, where the thread seems to
+    wait, to where it is seen at work next. A tick may come in a signal handler in the middle
     of anything: it takes no lock that it could wait for.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, idents: Callable[[], Mapping[Any, int]] = dict) -> None:
+        self._idents = idents
         self._windows: tuple[Window, ...] = ()
         self._lock = threading.Lock()
+        self._random = random.Random().random  # noqa: S311 - not the application's numbers, which it may have seeded
         self._begin()
         self.why_no_signal = "it was not armed"
         self._handler = self._on_signal
@@ -42,8 +49,10 @@ class Sampler:
     def _begin(self) -> None:
         self._busy = threading.Lock()
         self._times: dict[int, tuple[int, str, int]] = {}
+        self._owed: dict[int, int] = {}
         self._process = 0
         self._wall = self._last = 0
+        self._period = 0.0
         self._ticker: Ticker | None = None
 
     def arm(self) -> bool:
@@ -86,7 +95,7 @@ class Sampler:
         try:
             yield window
         finally:
-            self.tick(None)
+            self.tick(None, last=True)
             with self._lock:
                 self._windows = tuple(one for one in self._windows if one is not window)
                 self._run()
@@ -112,7 +121,7 @@ class Sampler:
 
     def _rebase(self, mode: Mode) -> None:
         if mode == "cpu":
-            self._times, self._process = clocks.thread_times(), time.process_time_ns()
+            self._times, self._process, self._owed = clocks.thread_times(), time.process_time_ns(), {}
             self._last = self._process
         else:
             self._wall = time.monotonic_ns()
@@ -121,8 +130,9 @@ class Sampler:
         """Tick as fast as the windows want, and only while there are any."""
         cpu = max((one.hz for one in self._windows if one.mode == "cpu"), default=0)
         wall = max((one.hz for one in self._windows if one.mode == "wall"), default=0)
+        self._period = 1 / cpu if cpu else 0.0
         if self._has_signal():
-            signal.setitimer(signal.ITIMER_PROF, 1 / cpu if cpu else 0, 1 / cpu if cpu else 0)
+            signal.setitimer(signal.ITIMER_PROF, self._period, self._period)
         else:
             wall = max(wall, cpu)
         ticker, self._ticker = self._ticker, None
@@ -142,58 +152,64 @@ class Sampler:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del number
         self.tick(frame)
+        if period := self._period:  # a moment at random: a program that goes in circles of a period would be seen at one place only
+            signal.setitimer(signal.ITIMER_PROF, period * (0.5 + self._random()), period)
 
-    def tick(self, interrupted: FrameType | None) -> None:
-        """Give the time since the last tick to where the threads stand; `interrupted` is where the main thread was."""
+    def tick(self, interrupted: FrameType | None, *, last: bool = False) -> None:
+        """Give the time since the last tick to where the threads stand; `interrupted` is where the main thread was.
+
+        The `last` of a window leaves nothing to be given later.
+        """
         windows = self._windows
         if not windows or not self._busy.acquire(blocking=False):
             return
         try:
-            self._look(windows, interrupted)
+            self._look(windows, interrupted, last=last)
         except Exception as exc:  # noqa: BLE001 - it may be in the middle of the application's work
             internal_error("profiling", exc)
         finally:
             self._busy.release()
 
-    def _look(self, windows: tuple[Window, ...], interrupted: FrameType | None) -> None:
+    def _look(self, windows: tuple[Window, ...], interrupted: FrameType | None, *, last: bool) -> None:
         cpu = [one for one in windows if one.mode == "cpu"]
         wall = [one for one in windows if one.mode == "wall"]
         times, frames = clocks.thread_times(), threads()
-        tasks = current_tasks()
+        tasks = current_tasks(self._idents())
         if interrupted is not None:
             frames[threading.main_thread().ident or 0] = interrupted
         before, self._times = self._times, times
-        now = time.monotonic_ns()
+        now, process = time.monotonic_ns(), time.process_time_ns()
         elapsed, self._wall = now - self._wall, now
+        whole, self._process = process - self._process, process
+        self._last = process
         seen = 0
         for ident, (native, name, spent) in times.items():
             known = before.get(ident)
             used = spent - known[2] if known is not None and known[0] == native else spent
             seen += used
             frame = frames.get(ident)
-            if frame is None or not (wall or used):
+            if frame is None:
                 continue
-            spot = name, tasks.get(ident, ""), key_of(frame)
-            if used:
-                for window in cpu:
-                    window.add(spot, used)
-            if name != OWN:
-                for window in wall:
+            due = self._owed.pop(ident, 0) + used
+            if due and cpu and not last and idle(native, frame if frame is interrupted else None, shared=used < whole * _ALONE):
+                self._owed[ident], due = due, 0
+            if wall or due:
+                spot = name, tasks.get(ident, ""), key_of(frame)
+                for window in cpu if due else ():
+                    window.add(spot, due)
+                for window in wall if name != OWN else ():
                     window.add(spot, elapsed)
-        process = time.process_time_ns()
-        whole, self._process = process - self._process, process
-        self._last = process
         for window in cpu:
             window.add_elsewhere(max(0, whole - seen))
         for window in windows:
             window.ticks += 1
 
 
-def current_tasks() -> dict[int, str]:
-    """The name of the task that runs in each thread whose loop says which thread that is."""
+def current_tasks(idents: Mapping[Any, int]) -> dict[int, str]:
+    """The name of the task that runs in each thread whose loop says which thread that is, or of which `idents` does."""
     found = {}
     for loop, task in list(_CURRENT.items()):
-        ident = getattr(loop, "_thread_id", None)
+        ident = getattr(loop, "_thread_id", None) or idents.get(loop)
         if ident is None and loop is asyncio._get_running_loop():  # noqa: SLF001 - that of this thread, without an error for none
             ident = threading.get_ident()
         if isinstance(ident, int):

@@ -24,8 +24,8 @@ class Sources:
     """The sampler, the watch over event loops, the locks where they are wanted, and the heap."""
 
     def __init__(self, *, locks: bool) -> None:
-        self.sampler = Sampler()
         self.stalls = Stalls()
+        self.sampler = Sampler(self.stalls.idents)
         self.locks = Locks()
         self.heap = Heap()
         self._wraps = locks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 import threading
 import time
@@ -14,12 +15,13 @@ so that it never comes to asking: with the usual interval a sampler gets a tenth
 
 
 class Ticker:
-    """Calls `tick(None)` every `period` seconds until it is closed."""
+    """Calls `tick(None)` every `period` seconds on average until it is closed, at moments that no program keeps step with."""
 
     def __init__(self, tick: Callable[[None], None], period: float, *, name: str) -> None:
         self._tick = tick
         self._period = period
         self._closed = threading.Event()
+        self._random = random.Random().random  # noqa: S311 - not the application's numbers, which it may have seeded
         self._interval = sys.getswitchinterval()
         sys.setswitchinterval(min(self._interval, _SWITCH_SECONDS))
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -29,7 +31,7 @@ class Ticker:
         due = time.monotonic()
         while not self._closed.wait(max(0.0, due - time.monotonic())):
             self._tick(None)
-            due = max(due + self._period, time.monotonic())
+            due = max(due + self._period * (0.5 + self._random()), time.monotonic())
 
     def close(self) -> None:
         """Tick no more."""

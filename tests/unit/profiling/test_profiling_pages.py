@@ -21,7 +21,7 @@ from sage_obs.layer import Layer
 from sage_obs.profiling import collapsed, pages, pprof, speedscope
 from sage_obs.settings import OPTIONS, Settings
 
-_TOKEN = "-".join(("s3cret", "token"))
+_TOKEN = f"s3cret-{1 + 1}"
 Start = Callable[..., sage_obs.Handle]
 
 

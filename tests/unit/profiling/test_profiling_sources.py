@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import dis
 import gc
 import itertools
 import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any
 
 import pytest
 
 from sage_obs import loops
-from sage_obs.profiling import clocks, heap, stacks, tasks, windows
+from sage_obs.profiling import clocks, heap, idleness, stacks, tasks, windows
 from sage_obs.profiling.contention import Contentions
 from sage_obs.profiling.locks import Locks
 from sage_obs.profiling.profile import Frame, Profile
@@ -377,6 +378,39 @@ def test_what_is_allocated_meanwhile_and_kept_is_found_by_line() -> None:
     first = profile.samples[0]
     assert first.stack[0].name.startswith("test_profiling_sources.py:")
     assert first.values[1] == pytest.approx(50 * 10_057, rel=0.05)
+
+
+def test_calls_that_wait_are_told_from_those_that_work() -> None:
+    """By what is called where the thread stands, with arguments and without; a `with` may wait as well."""
+
+    def waits(lock: threading.Lock, loop: asyncio.AbstractEventLoop) -> None:
+        time.sleep(max(1, 2) + 0.5)
+        lock.acquire(timeout=min(3, 4))
+        loop.run_forever()
+
+    def works(numbers: list[int]) -> None:
+        sum(range(10))
+        numbers.sort(key=abs, reverse=True)
+
+    assert {name for name in ("sleep", "acquire", "run_forever", "max", "min") if _waits_at(waits, name)} == {
+        "sleep",
+        "acquire",
+        "run_forever",
+    }
+    assert not any(_waits_at(works, name) for name in ("sum", "range", "sort", "abs"))
+
+
+def _waits_at(function: Callable[..., None], name: str) -> bool:
+    """Whether the call of that name waits; calls are found by their arguments' end, as the compiler places them."""
+    code = function.__code__
+    lines = {"sleep": 1, "max": 1, "acquire": 2, "min": 2, "run_forever": 3, "sum": 1, "range": 1, "sort": 2, "abs": 2}
+    calls = [
+        one.offset
+        for one in dis.get_instructions(code)
+        if one.opname == "CALL" and one.positions is not None and one.positions.lineno == code.co_firstlineno + lines[name]
+    ]
+    inner = name in {"max", "min", "range"}
+    return bool(calls) and idleness._may_wait(code, calls[0] if inner else calls[-1])
 
 
 def test_threads_are_known_by_what_they_were_started_to_run() -> None:
