@@ -14,6 +14,8 @@ _PAUSES: Final = ("sleep", "acquire", "wait", "select", "poll", "getaddrinfo", "
 _BLOCKING: Final = frozenset({*_READS, *_PAUSES, "run_forever", "run_until_complete"})
 """Functions of native code that wait, by what they are called as; an event loop's own are among them."""
 _ENTERS: Final = frozenset({"BEFORE_WITH", "LOAD_SPECIAL"})
+_MADE_BY: Final = ("CALL", "PRECALL")
+"""What a call is made by: 3.11 makes those of known builtins in the first half already."""
 _PREPARES: Final = frozenset({"PRECALL", "KW_NAMES"})
 """Parts of a call, in 3.11 and 3.12."""
 _IDLE_CODES: Final = 4096
@@ -26,14 +28,16 @@ ppoll, epoll_pwait, accept4, recvmmsg, epoll_pwait2, by their numbers. A futex i
 run Python waits for one, too."""
 
 
-def idle(native: int, interrupted: FrameType | None, *, shared: bool) -> bool:
-    """Whether the thread waits.
+def idle(native: int, frame: FrameType, *, here: bool, shared: bool) -> bool:
+    """Whether the thread waits where it stands.
 
-    `interrupted` is where it stood where this runs in that very thread, of which the system has nothing to tell by then: it waited where
-    it stands at a call of something that waits, and it was not alone in using the processor (`shared`).
+    It does at a call of something that waits, where it was not alone in using the processor (`shared`); else the system tells, but for
+    the very thread in which this runs (`here`).
     """
-    if interrupted is not None:
-        return shared and _may_wait(interrupted.f_code, interrupted.f_lasti)
+    if shared and _may_wait(frame.f_code, frame.f_lasti):
+        return True
+    if here:
+        return False
     try:
         descriptor = os.open(f"/proc/self/task/{native}/syscall", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:  # it has ended, or the system does not tell
@@ -51,7 +55,7 @@ def idle(native: int, interrupted: FrameType | None, *, shared: bool) -> bool:
 def _may_wait(code: CodeType, at: int) -> bool:
     """Whether the instruction there may be one that waits: a `with`, or a call of what is known to."""
     before = [one for one in dis.get_instructions(code) if one.offset <= at]
-    if not before or not before[-1].opname.startswith("CALL"):
+    if not before or not before[-1].opname.startswith(_MADE_BY):
         return bool(before) and before[-1].opname in _ENTERS
     left = before.pop().arg or 0
     while before and before[-1].opname in _PREPARES:

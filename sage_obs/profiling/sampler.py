@@ -191,7 +191,7 @@ class Sampler:
             if frame is None:
                 continue
             due = self._owed.pop(ident, 0) + used
-            if due and cpu and not last and idle(native, frame if frame is interrupted else None, shared=used < whole * _ALONE):
+            if due and cpu and not last and idle(native, frame, here=frame is interrupted, shared=used < whole * _ALONE):
                 self._owed[ident], due = due, 0
             if wall or due:
                 spot = name, tasks.get(ident, ""), key_of(frame)
