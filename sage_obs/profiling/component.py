@@ -81,6 +81,12 @@ class ProfilingComponent(Unbuffered):
         except OSError as exc:
             _log.warning("other processes of this service cannot be asked for profiles: %s", exc)
 
+    def finish(self, timeout: float) -> bool:
+        """Close the windows: once the interpreter has put signals back, the next tick would end the process."""
+        del timeout
+        self._sources.sampler.disarm()
+        return True
+
     def stop(self, timeout: float) -> None:
         """Give up what is being taken, stop listening, and put everything back."""
         del timeout
