@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from sage_obs import health
     from sage_obs.genai.agents import agent
     from sage_obs.genai.calls import LlmCall, llm_call
+    from sage_obs.genai.prices import cost_of
     from sage_obs.genai.tools import tool
     from sage_obs.genai.waits import waiting
     from sage_obs.lifecycle import Handle, flush, instrument, instrument_app, uninstrument
-    from sage_obs.metrics.active import series
+    from sage_obs.metrics.active import observe, series
     from sage_obs.tracing.ambient import context
     from sage_obs.tracing.context import CurrentRequest, current, record_error
 
@@ -25,11 +26,13 @@ _HOMES: Final = {
     "LlmCall": "sage_obs.genai.calls",
     "agent": "sage_obs.genai.agents",
     "context": "sage_obs.tracing.ambient",
+    "cost_of": "sage_obs.genai.prices",
     "current": "sage_obs.tracing.context",
     "flush": "sage_obs.lifecycle",
     "instrument": "sage_obs.lifecycle",
     "instrument_app": "sage_obs.lifecycle",
     "llm_call": "sage_obs.genai.calls",
+    "observe": "sage_obs.metrics.active",
     "record_error": "sage_obs.tracing.context",
     "series": "sage_obs.metrics.active",
     "tool": "sage_obs.genai.tools",
@@ -43,12 +46,14 @@ __all__ = [
     "LlmCall",
     "agent",
     "context",
+    "cost_of",
     "current",
     "flush",
     "health",
     "instrument",
     "instrument_app",
     "llm_call",
+    "observe",
     "record_error",
     "series",
     "tool",

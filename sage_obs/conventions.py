@@ -237,6 +237,61 @@ BREAKER_STATE = Metric(
 )
 BREAKER_OPEN: Final = "breaker_open"
 """The `reason` of a fallback that an open circuit breaker made, beside the kinds of error."""
+QUEUE_DEPTH = Metric("sage_agent_queue_depth", "gauge", "Requests waiting for a slot.", ("agent_id",), budgeted=("agent_id",))
+QUEUE_CAPACITY = Metric(
+    "sage_agent_queue_capacity", "gauge", "How many requests may wait; the next is refused.", ("agent_id",), budgeted=("agent_id",)
+)
+QUEUE_WAIT = Metric(
+    "sage_agent_queue_wait_seconds",
+    "histogram",
+    "How long requests that had to wait waited for their turn.",
+    ("agent_id",),
+    OVERHEAD_BUCKETS,
+    budgeted=("agent_id",),
+)
+WORKERS = Metric("sage_agent_workers", "gauge", "How many calls of models may run at once.", ("agent_id",), budgeted=("agent_id",))
+WORKERS_BUSY = Metric("sage_agent_workers_busy", "gauge", "How many are running.", ("agent_id",), budgeted=("agent_id",))
+CACHE_REQUESTS = Metric("sage_agent_cache_requests_total", "counter", "Questions to a cache, by what came of them.", ("cache", "result"))
+RATE_LIMIT_DECISIONS = Metric(
+    "sage_agent_rate_limit_decisions_total", "counter", "Decisions about callers' rates, by what the limit is on.", ("scope", "decision")
+)
+BUDGET_USED = Metric(
+    "sage_agent_budget_used_ratio",
+    "gauge",
+    "Spent and set aside of a tenant's budget, as a share of it; of tenants that are listed.",
+    ("tenant",),
+    budgeted=("tenant",),
+    merge="max",
+)
+STORAGE_DURATION = Metric(
+    "sage_agent_storage_operation_duration_seconds",
+    "histogram",
+    "Wall time of operations on the agent's store.",
+    ("operation",),
+    OVERHEAD_BUCKETS,
+)
+STORAGE_CONNECTIONS = Metric("sage_agent_storage_connections", "gauge", "Connections to the agent's store, `used` and `idle`.", ("state",))
+LLM_BUDGET = Metric(
+    "sage_llm_budget_usd", "gauge", "The agent's own budget for models in US dollars, by its period.", ("period",), merge="max"
+)
+LLM_RATE_REMAINING = Metric(
+    "sage_llm_rate_limit_remaining_ratio",
+    "gauge",
+    "What a provider said is left of its rate limit, as a share of it.",
+    ("provider", "kind"),
+    merge="min",
+)
+CERTIFICATE_EXPIRY = Metric(
+    "sage_tls_certificate_expiry_timestamp_seconds",
+    "gauge",
+    "Unix time at which a certificate in use expires.",
+    ("name",),
+    budgeted=("name",),
+    merge="min",
+)
+SECRET_AGE = Metric(
+    "sage_secret_age_seconds", "gauge", "Since when a secret has not been read anew.", ("name",), budgeted=("name",), merge="max"
+)
 BUILD_INFO = Metric(
     "sage_build_info",
     "gauge",
@@ -319,6 +374,20 @@ AGENT_METRICS: Final = (
     LLM_RETRIES,
     LLM_FALLBACKS,
     BREAKER_STATE,
+    QUEUE_DEPTH,
+    QUEUE_CAPACITY,
+    QUEUE_WAIT,
+    WORKERS,
+    WORKERS_BUSY,
+    CACHE_REQUESTS,
+    RATE_LIMIT_DECISIONS,
+    BUDGET_USED,
+    STORAGE_DURATION,
+    STORAGE_CONNECTIONS,
+    LLM_BUDGET,
+    LLM_RATE_REMAINING,
+    CERTIFICATE_EXPIRY,
+    SECRET_AGE,
     BUILD_INFO,
     RELEASE_TIMESTAMP,
     COMPONENT_UP,

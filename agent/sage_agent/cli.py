@@ -24,13 +24,19 @@ def group() -> None:
 @_CONFIG
 @click.option("--host", help="The address to take requests on.  [default: 0.0.0.0]")
 @click.option("--port", type=int, help="The port to take requests on, 0 for any free one.  [default: 8080]")
-def serve(file: Path | None, host: str | None, port: int | None) -> None:
+@click.option("--workers", type=int, help="How many processes take requests; SIGHUP renews them one by one.  [default: 1]")
+def serve(file: Path | None, host: str | None, port: int | None, workers: int | None) -> None:
     """Serve messages until SIGTERM or Ctrl-C, then drain."""
     from sage_agent import config
     from sage_agent import serve as server
 
-    loaded = config.load(file=file, environ=os.environ, arguments={"host": host, "port": port})
-    server.serve(loaded, environ=os.environ)
+    loaded = config.load(file=file, environ=os.environ, arguments={"host": host, "port": port, "workers": workers})
+    if loaded.server.workers == 1:
+        server.serve(loaded, environ=os.environ)
+    else:
+        from sage_agent.supervise import supervise
+
+        sys.exit(supervise(loaded, file=file, environ=os.environ))
 
 
 @group.group("config")

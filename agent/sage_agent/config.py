@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from sage_agent.flow.config import ConcurrencyConfig, FlowConfig, read_flow
 from sage_agent.llm.config import LlmConfig, read_llm
-from sage_agent.options import AGENT_OPTIONS, UNUSED_PATHS, UNUSED_VARIABLES
+from sage_agent.options import AGENT_OPTIONS, UNUSED_PATHS
+from sage_agent.state.config import StateConfig, read_state
 from sage_obs.errors import ConfigError
 from sage_obs.settings import OPTIONS, Option, Settings, Value, read_yaml, resolve
 
@@ -20,22 +22,14 @@ _JAEGER: Final = re.compile(r"(https?://[^/]+):14268/api/traces/?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """Where requests are taken and their bounds: bytes of a body, seconds of a request and of the drain."""
+    """Where requests are taken, by how many processes, and their bounds: bytes of a body, seconds of a request and of the drain."""
 
     host: str
     port: int
     max_body_bytes: int
     drain_timeout: float
     request_timeout: float
-
-
-@dataclass(frozen=True, slots=True)
-class ConcurrencyConfig:
-    """How many model calls run at once, how many requests are served at once, and how many more may wait."""
-
-    worker_pool_size: int
-    max_concurrent: int
-    queue_size: int
+    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +44,8 @@ class AgentConfig:
     llm: LlmConfig
     server: ServerConfig
     concurrency: ConcurrencyConfig
+    flow: FlowConfig
+    state: StateConfig
     layer: Settings
     settings: Mapping[str, Value]
     notices: tuple[str, ...]
@@ -72,6 +68,8 @@ def load(*, file: Path | None, environ: Mapping[str, str], arguments: Mapping[st
         llm=llm,
         server=ServerConfig(**{name: plain[name] for name in ServerConfig.__dataclass_fields__}),
         concurrency=ConcurrencyConfig(**{name: plain[name] for name in ConcurrencyConfig.__dataclass_fields__}),
+        flow=read_flow(plain),
+        state=read_state(values),
         layer=replace(layer, traces_endpoint=endpoint),
         settings=_by_path(values, layer.sources),
         notices=notices,
@@ -115,7 +113,7 @@ def _otlp_endpoint(endpoint: str) -> tuple[str, tuple[str, ...]]:
 
 def _unused(files: tuple[Path, ...], environ: Mapping[str, str]) -> tuple[str, ...]:
     present = {path for file in files for path in read_yaml(file, environ)}
-    found = [*(path for path in UNUSED_PATHS if path in present), *(name for name in UNUSED_VARIABLES if environ.get(name))]
+    found = [path for path in UNUSED_PATHS if path in present]
     return (f"accepted, not used by this version: {', '.join(found)}",) if found else ()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import uuid
+import os
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -36,6 +37,14 @@ class FilePart:
 
 
 Part = TextPart | DataPart | FilePart
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation: who said it (`user` or `assistant`) and what."""
+
+    role: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +93,7 @@ def _message(document: Mapping[str, Any]) -> Message:
         raise invalid('`role` must be "user" or "agent".')
     _check_extras(document)
     return Message(
-        message_id=_text(document, "messageId") or str(uuid.uuid4()),
+        message_id=_text(document, "messageId") or new_message_id(),
         context_id=_text(document, "contextId"),
         task_id=_text(document, "taskId"),
         role=document.get("role", "user"),
@@ -112,15 +121,16 @@ def _text(document: Mapping[str, Any], key: str) -> str:
 def _parts(parts: object) -> tuple[Part, ...]:
     if not isinstance(parts, list) or not parts:
         raise invalid('`parts` must be a list with at least one part, such as {"kind": "text", "text": "Hello"}.')
-    return tuple(_part(part, f"parts[{index}]") for index, part in enumerate(parts))
+    return tuple([_part(part, index) for index, part in enumerate(parts)])
 
 
-def _part(part: object, where: str) -> Part:
+def _part(part: object, index: int) -> Part:
+    if isinstance(part, dict) and part.get("kind") == "text" and isinstance(text := part.get("text"), str):
+        return TextPart(text)
+    where = f"parts[{index}]"
     if not isinstance(part, dict):
         raise invalid(f"`{where}` must be a JSON object.")
     match part.get("kind"), part.get(str(part.get("kind"))):
-        case "text", str(text):
-            return TextPart(text)
         case "data", dict(data):
             return DataPart(_dump(data, where))
         case "file", dict(file):
@@ -148,6 +158,7 @@ class Reply:
     model: str
     input_tokens: int | None = None
     output_tokens: int | None = None
+    cached: bool = False
 
     def document(self) -> dict[str, object]:
         """The message as it goes over the wire."""
@@ -165,12 +176,22 @@ class Reply:
         return document
 
     def metadata(self) -> dict[str, object]:
-        """Which model answered and what it counted, in tokens."""
+        """Which model answered and what it counted, in tokens; `cached` where the answer was given before."""
         counts = {"input_tokens": self.input_tokens, "output_tokens": self.output_tokens}
         usage = {name: count for name, count in counts.items() if count is not None}
-        return {"model": self.model, **({"usage": usage} if usage else {})}
+        metadata: dict[str, object] = {"model": self.model}
+        if usage:
+            metadata["usage"] = usage
+        if self.cached:
+            metadata["cached"] = True
+        return metadata
+
+
+_random: Final = random.Random()  # noqa: S311 - these are names, no secrets
+os.register_at_fork(after_in_child=_random.seed)
 
 
 def new_message_id() -> str:
-    """A fresh identity for a message."""
-    return str(uuid.uuid4())
+    """A fresh identity for a message: a UUID, version 4, without the system call that `uuid.uuid4` makes for each."""
+    digits = f"{_random.getrandbits(128) & ~(0xF << 76) & ~(0x3 << 62) | 0x4 << 76 | 0x2 << 62:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from sage_agent.flow.options import FLOW_OPTIONS
 from sage_agent.llm.options import LLM_OPTIONS, parse_deadline
+from sage_agent.state.options import STATE_OPTIONS
 from sage_obs.conventions import DEFAULT_AGENT_PORT
 from sage_obs.settings import Option, parse_choice, parse_int, parse_port, parse_seconds, parse_text
 
@@ -19,8 +21,13 @@ AGENT_OPTIONS: Final[Mapping[str, Option]] = {
         "agent.protocol", ("SAGE_AGENT_PROTOCOL",), parse_choice(*PROTOCOLS), "http", "the protocol that request metrics are labelled with"
     ),
     **LLM_OPTIONS,
+    **FLOW_OPTIONS,
+    **STATE_OPTIONS,
     "host": Option("server.host", ("SAGE_SERVER_HOST",), parse_text, "0.0.0.0", "the address requests are taken on"),  # noqa: S104 - a server
     "port": Option("server.port", ("SAGE_SERVER_PORT",), parse_port, DEFAULT_AGENT_PORT, "the port requests are taken on"),
+    "workers": Option(
+        "server.workers", ("SAGE_SERVER_WORKERS",), parse_int(1, 256), 1, "how many processes take requests on the port together"
+    ),
     "max_body_bytes": Option(
         "server.max_body_bytes", ("SAGE_SERVER_MAX_BODY_BYTES",), parse_int(1, 1024 * _MEBIBYTE), _MEBIBYTE, "the longest request body"
     ),
@@ -62,20 +69,7 @@ AGENT_OPTIONS: Final[Mapping[str, Option]] = {
 }
 """The runtime's settings by argument name."""
 
-UNUSED_PATHS: Final = (
-    "storage.type",
-    "storage.host",
-    "storage.port",
-    "storage.postgres.max_open_conns",
-    "storage.postgres.max_idle_conns",
-    "storage.postgres.conn_max_lifetime",
-    "performance.cache.enabled",
-    "performance.cache.response_cache",
-    "performance.cache.did_cache",
-    "performance.cache.ttl",
-)
+UNUSED_PATHS: Final = ("performance.cache.did_cache",)
 """Keys of the deployment guide that are accepted and do nothing yet; whoever sets one is told so."""
-UNUSED_VARIABLES: Final = ("SAGE_STORAGE_TYPE", "SAGE_DB_CONNECTION_STRING")
-"""Environment variables of the deployment guide of which the same is true."""
-VARIABLES: Final = (*UNUSED_VARIABLES, "SAGE_ENV")
+VARIABLES: Final = ("SAGE_ENV",)
 """Variables that are read and belong to no setting, for `sage-obs doctor`."""

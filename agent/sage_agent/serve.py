@@ -6,6 +6,7 @@ import asyncio
 import importlib.metadata
 import importlib.util
 import logging
+import socket
 import sys
 import threading
 import time
@@ -14,12 +15,23 @@ from dataclasses import fields, replace
 
 import sage_obs
 from sage_agent.config import AgentConfig
+from sage_agent.flow import answers
+from sage_agent.flow.answers import Answers
 from sage_agent.flow.calls import ModelCalls
-from sage_agent.flow.service import Service
+from sage_agent.flow.config import FlowConfig
+from sage_agent.flow.conversations import Conversations
+from sage_agent.flow.report import keep_reporting, report
+from sage_agent.flow.service import Asking, Memory, Service
+from sage_agent.flow.spending import Spending
+from sage_agent.llm.providers.select import wire_name
 from sage_agent.llm.retries import Retries
 from sage_agent.llm.targets import open_targets
+from sage_agent.server.connections import Application
 from sage_agent.server.hooks import Hooks
 from sage_agent.server.sockets import Listener, open_listener
+from sage_agent.server.workers import supervisor_line
+from sage_agent.state.base import State, StateError
+from sage_agent.state.open import make_state
 from sage_agent.web.app import App, operation
 from sage_obs.errors import SageObsError, UnavailableError
 from sage_obs.settings import OPTIONS, Settings
@@ -34,16 +46,15 @@ class MissingExtraError(SageObsError, ImportError):
 def serve(config: AgentConfig, *, environ: MutableMapping[str, str]) -> None:
     """Serve until SIGTERM or SIGINT, then drain and flush. Raises SageObsError where it cannot start."""
     began = time.monotonic()
-    _require_server()
+    require_server()
     listener = open_listener(config.server.host, config.server.port, environ=environ)
-    targets = open_targets(config.llm, connections=config.concurrency.worker_pool_size)
-    calls = ModelCalls(Retries(targets, max_wait=config.llm.max_wait), timeout=config.llm.timeout)
+    state, state_notice = make_state(config.state)
+    parts = build(config, state)
     listening = threading.Event()
-    register_checks(calls, listening=listening.is_set, unready=config.llm.scripted.unready)
-    app = build_app(config, calls)
+    register_checks(parts.calls, state, listening=listening.is_set, unready=config.llm.scripted.unready)
     handle = switch_on(config.layer)
-    calls.expose()
-    for notice in config.notices:
+    parts.expose()
+    for notice in filter(None, (*config.notices, state_notice)):
         _log.warning(notice)
 
     def announce() -> None:
@@ -51,32 +62,91 @@ def serve(config: AgentConfig, *, environ: MutableMapping[str, str]) -> None:
         sage_obs.health.started()
         _log.info("agent listening", extra=start_line(config, listener, handle, seconds=time.monotonic() - began))
 
-    hooks = Hooks(before=_when_ready(config, listener), listening=announce, draining=_drain, after=calls.close)
+    hooks = Hooks(before=_when_ready(config, listener, parts), listening=announce, draining=_drain, after=parts.close)
     try:
-        _run(app, hooks, listener, drain_timeout=config.server.drain_timeout)
+        _run(parts.app, hooks, listener, drain_timeout=config.server.drain_timeout, supervisor=supervisor_line(environ))
     finally:
         sage_obs.flush(timeout=config.layer.exit_timeout)
 
 
-def register_checks(calls: ModelCalls, *, listening: Callable[[], bool], unready: bool) -> None:
+class Parts:
+    """A runtime put together: what serves requests, what stands behind it, and what has to be begun and ended."""
+
+    def __init__(self, config: AgentConfig, state: State, calls: ModelCalls, memory: Memory) -> None:
+        self.calls = calls
+        self.state = state
+        self._agent = config.layer.agent_id
+        self._memory = memory
+        self._service = Service(calls, config.concurrency, asking=_asking(config.flow), memory=memory, agent=self._agent)
+        self._reporting: asyncio.Task[None] | None = None
+        self.app = sage_obs.instrument_app(App(self._service, config.server), operation=operation, protocol=config.protocol)
+
+    def expose(self) -> None:
+        """Put what can be counted on /metrics, once there is one."""
+        self.calls.expose()
+        report(self._service, self._agent)
+        if self._memory.answers is not None:
+            answers.expose()
+        if self._memory.spending is not None:
+            self._memory.spending.expose()
+
+    async def open(self) -> None:
+        """Connect to the store. Raises UnavailableError."""
+        try:
+            await self.state.store.open()
+        except StateError as exc:
+            hint = "Start it or correct storage.*; SAGE_STORAGE_TYPE=memory keeps nothing."
+            raise UnavailableError(f"Where state is kept cannot be used: {exc.message}", hint=hint) from exc
+        self._reporting = asyncio.create_task(keep_reporting(self._service, self._agent))
+
+    async def close(self) -> None:
+        """Settle what is open, and let go."""
+        if self._reporting is not None:
+            self._reporting.cancel()
+        if self._memory.spending is not None:
+            await self._memory.spending.close()
+        await self.calls.close()
+        await self.state.store.close()
+
+
+def build(config: AgentConfig, state: State) -> Parts:
+    """Put a runtime together."""
+    targets = open_targets(config.llm, connections=config.concurrency.worker_pool_size)
+    calls = ModelCalls(Retries(targets, max_wait=config.llm.max_wait), timeout=config.llm.timeout)
+    flow, asked = config.flow, config.llm.targets
+    keep = flow.sessions.max_turns > 0
+    memory = Memory(
+        conversations=Conversations(state.sessions, flow.sessions) if keep else None,
+        answers=Answers(state.cache, flow.cache, asked=repr(asked)) if flow.cache.enabled else None,
+        spending=_spending(config, state) if flow.budgets.any else None,
+    )
+    return Parts(config, state, calls, memory)
+
+
+def _spending(config: AgentConfig, state: State) -> Spending:
+    asked = [(wire_name(target.provider), target.model) for target in config.llm.targets]
+    return Spending(state.budgets, config.flow.budgets, agent=config.layer.agent_id, asked=asked)
+
+
+def _asking(flow: FlowConfig) -> Asking:
+    return Asking(flow.max_tokens, flow.max_input_tokens, flow.system_prompt, flow.overhead)
+
+
+def register_checks(calls: ModelCalls, state: State, *, listening: Callable[[], bool], unready: bool) -> None:
     """What readiness depends on; in place before anybody can ask, or a process that cannot serve yet would be called ready.
 
-    The model's check looks at real traffic and never calls it; failing, it only degrades.
+    The model's check looks at real traffic and never calls it. It and a store that is lost only degrade.
     """
     sage_obs.health.register("listener", listening, critical=True)
+    sage_obs.health.register("storage", state.store.check, critical=False)
     sage_obs.health.register("llm", lambda: not calls.failing, critical=False)
     if unready:
         sage_obs.health.register("scripted", lambda: False, critical=True)
 
 
-def build_app(config: AgentConfig, calls: ModelCalls) -> Callable[..., Awaitable[None]]:
-    """The instrumented application."""
-    service = Service(calls, config.concurrency, max_tokens=config.llm.max_tokens, overhead=config.llm.scripted.overhead)
-    return sage_obs.instrument_app(App(service, config.server), operation=operation, protocol=config.protocol)
-
-
-def _require_server() -> None:
-    missing = [name for name in ("uvicorn", "uvloop", "httptools") if importlib.util.find_spec(name) is None]
+def require_server() -> None:
+    """Raise MissingExtraError where the server's own packages are not installed."""
+    missing = [name for name in ("uvloop", "httptools") if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingExtraError(f"The server needs {', '.join(missing)}.", hint="Install it: pip install 'sage-obs[agent]'")
 
@@ -95,13 +165,13 @@ def switch_on(layer: Settings) -> sage_obs.Handle:
     handle = sage_obs.instrument(**chosen)
     status = handle.status()
     if "logs" not in status or not status["logs"].on:
-        _log_plainly()
+        log_plainly()
     if "ops" in status and not status["ops"].on and (layer.metrics or layer.health):
         raise UnavailableError(status["ops"].why, hint="SAGE_OBSERVABILITY_ENABLED=false runs the agent unobserved.")
     return handle
 
 
-def _log_plainly() -> None:
+def log_plainly() -> None:
     """Without the layer's log lines, the start line and failures still go to stdout, as JSON."""
     from pythonjsonlogger.json import JsonFormatter
 
@@ -110,10 +180,11 @@ def _log_plainly() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
-def _when_ready(config: AgentConfig, listener: Listener) -> Callable[[], Awaitable[None]]:
-    """On a shared socket a connection taken is a caller's: none is taken while this process is not ready."""
+def _when_ready(config: AgentConfig, listener: Listener, parts: Parts) -> Callable[[], Awaitable[None]]:
+    """Open the store. On a shared socket a connection taken is a caller's: none is taken while this process is not ready."""
 
     async def wait() -> None:
+        await parts.open()
         if listener.inherited and config.llm.scripted.unready:
             _log.warning("not ready: no connection is taken from the shared socket")
             await asyncio.Event().wait()
@@ -121,10 +192,10 @@ def _when_ready(config: AgentConfig, listener: Listener) -> Callable[[], Awaitab
     return wait
 
 
-def _run(app: Callable[..., Awaitable[None]], hooks: Hooks, listener: Listener, *, drain_timeout: float) -> None:
+def _run(app: Application, hooks: Hooks, listener: Listener, *, drain_timeout: float, supervisor: socket.socket | None) -> None:
     from sage_agent.server.draining import DrainingServer
 
-    server = DrainingServer(app, hooks, drain_timeout=drain_timeout)
+    server = DrainingServer(app, hooks, drain_timeout=drain_timeout, supervisor=supervisor, shared=listener.inherited)
     server.serve_on(listener.sock)
     _log.info("agent stopped", extra={"cut_requests": server.cut_requests})
 

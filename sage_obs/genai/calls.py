@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Final, Self
 
-from sage_obs.conventions import GENAI_DURATION, GENAI_TOKENS, LLM_COST, LLM_TIME_TO_FIRST_TOKEN, UNKNOWN_PRICE, ErrorType, Outcome
+from sage_obs.conventions import GENAI_DURATION, GENAI_TOKENS, LLM_TIME_TO_FIRST_TOKEN, UNKNOWN_PRICE, ErrorType, Outcome
 from sage_obs.genai.models import Bound, ModelCells
 from sage_obs.genai.nesting import Counting, counting_here
 from sage_obs.genai.prices import price_of
 from sage_obs.genai.taxonomy import classify, outcome_of
 from sage_obs.genai.transcript import Capture, answers_of, say_asked
-from sage_obs.genai.usage import NOTHING, Usage
+from sage_obs.genai.usage import NOTHING, Usage, plain
 from sage_obs.genai.waits import Wait, count_step
 from sage_obs.metrics.active import internal_error, store
 from sage_obs.metrics.budget import label_text
@@ -96,6 +96,9 @@ class LlmCall:
         `cached_read`, `cached_write` and `reasoning` are parts of the two, not added to them. What is no number of tokens, such as the
         None of a provider that sent no usage, changes nothing and counts as an internal error.
         """
+        if not (cached_read or cached_write or reasoning) and plain(input) and plain(output):
+            self.used(Usage(input, output))
+            return
         before = self._usage
         self.used(
             Usage.of(
@@ -113,10 +116,11 @@ class LlmCall:
 
     def response(self, *, model: object = None, id: object = None, finish_reasons: Iterable[object] = ()) -> None:  # noqa: A002 - the conventions' word
         """What the answer says of itself, for the span; what is no text, or not said again, changes nothing."""
-        for name, value in ((RESPONSE_MODEL, model), (RESPONSE_ID, id)):
-            if isinstance(value, str) and value:
-                self._answer[name] = label_text(value)
-        reasons = tuple(label_text(reason) for reason in finish_reasons if isinstance(reason, str))
+        if model is not None and isinstance(model, str) and model:
+            self._answer[RESPONSE_MODEL] = label_text(model)
+        if id is not None and isinstance(id, str) and id:
+            self._answer[RESPONSE_ID] = label_text(id)
+        reasons = tuple([label_text(reason) for reason in finish_reasons if isinstance(reason, str)])
         if reasons:
             before = self._answer.get(FINISH_REASONS, ())
             self._answer[FINISH_REASONS] = (*before, *reasons)[:_REASONS_AT_MOST]
@@ -233,7 +237,7 @@ class LlmCall:
             store().cell(UNKNOWN_PRICE, self._provider, self._model).add()
         else:
             cost = price.cost(self._usage)
-            store().cell(LLM_COST, self._provider, self._model).add(cost)
+            _bound.cost(self._provider, self._model).add(cost)
             if self._request is not None:  # where an abandoned stream is collected, another one may be served
                 self._request.cost += cost
 

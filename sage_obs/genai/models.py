@@ -9,6 +9,7 @@ from sage_obs.conventions import (
     LLM_CACHED_TOKENS,
     LLM_CALL_DURATION,
     LLM_CALLS,
+    LLM_COST,
     LLM_ERRORS,
     LLM_REASONING_TOKENS,
     LLM_TOKENS,
@@ -54,24 +55,27 @@ class ModelCells:
         """Count the tokens of one call."""
         self.input.add(usage.input)
         self.output.add(usage.output)
-        self.cached_read.add(usage.cached_read)
-        self.cached_write.add(usage.cached_write)
-        self.reasoning.add(usage.reasoning)
+        if usage.cached_read:
+            self.cached_read.add(usage.cached_read)
+        if usage.cached_write:
+            self.cached_write.add(usage.cached_write)
+        if usage.reasoning:
+            self.reasoning.add(usage.reasoning)
 
 
 class Bound:
     """The cells bound so far, for as long as the same store is in use."""
 
-    __slots__ = ("_cells", "_store")
+    __slots__ = ("_cells", "_costs", "_store")
 
     def __init__(self) -> None:
         self._store: Store | None = None
         self._cells: dict[tuple[str, str, str], ModelCells] = {}
+        self._costs: dict[tuple[str, str], Cell] = {}
 
     def cells(self, provider: str, model: str, operation: str) -> ModelCells:
         """The cells of a model; a dictionary lookup from the second call on."""
-        if (now := store()) is not self._store:
-            self._store, self._cells = now, {}
+        now = self._now()
         key = (provider, model, operation)
         if (found := self._cells.get(key)) is not None:
             return found
@@ -79,3 +83,18 @@ class Bound:
         if len(self._cells) < _BOUND_AT_MOST:
             self._cells[key] = made
         return made
+
+    def cost(self, provider: str, model: str) -> Cell:
+        """What calls to a model have cost; only models with a price have one."""
+        now = self._now()
+        if (found := self._costs.get((provider, model))) is not None:
+            return found
+        made = now.cell(LLM_COST, provider, model)
+        if len(self._costs) < _BOUND_AT_MOST:
+            self._costs[provider, model] = made
+        return made
+
+    def _now(self) -> Store:
+        if (now := store()) is not self._store:
+            self._store, self._cells, self._costs = now, {}, {}
+        return now

@@ -180,3 +180,13 @@ def price_of(provider: str, model: str) -> Price | None:
     revised = _REVISION.sub("", name)
     own = _active.own
     return own.get(name) or own.get(revised) or PRICES.get(name) or PRICES.get(revised)
+
+
+def cost_of(provider: str, model: str, *, input: int = 0, output: int = 0, cached_read: int = 0, cached_write: int = 0) -> float | None:  # noqa: A002 - the conventions' word
+    """US dollars that a call with so many tokens costs, by the prices in use; None for a model without a price.
+
+    Input includes what was read from and written to a cache. It does not depend on instrument(), and counts nothing.
+    """
+    price = price_of(provider, model)
+    usage = Usage.of(input=input, output=output, cached_read=cached_read, cached_write=cached_write)
+    return None if price is None else price.cost(usage)

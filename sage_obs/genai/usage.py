@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, Self, TypeGuard
 
 _MOST: Final = 2**53
 """Tokens; more is no count of tokens, and a float can no longer add one to it."""
@@ -24,6 +24,8 @@ class Usage:
     @classmethod
     def of(cls, *, input: object, output: object, cached_read: object = 0, cached_write: object = 0, reasoning: object = 0) -> Self:  # noqa: A002 - the conventions' word
         """The usage of these numbers: what is no number of tokens is 0, and no part is more than its whole."""
+        if not (cached_read or cached_write or reasoning) and plain(input) and plain(output):
+            return cls(input, output)  # as nearly every call says it
         whole, answered = tokens(input), tokens(output)
         read = min(tokens(cached_read), whole)
         return cls(whole, answered, read, min(tokens(cached_write), whole - read), min(tokens(reasoning), answered))
@@ -50,6 +52,11 @@ class Usage:
 
 
 NOTHING: Final = Usage()
+
+
+def plain(value: object) -> TypeGuard[int]:
+    """Whether a value is a number of tokens as it stands."""
+    return type(value) is int and 0 <= value <= _MOST
 
 
 def tokens(value: object) -> int:

@@ -40,6 +40,11 @@ def series(metric: Metric, *labels: str) -> Cell:
     return store().cell(metric, *labels)
 
 
+def observe(metric: Metric, value: float, *labels: str) -> None:
+    """Count a value, in the metric's unit, in the histogram of the conventions with these label values."""
+    store().histogram(metric, *labels).observe(value)
+
+
 def use(new: Store) -> None:
     """Write to this store from now on."""
     _active.store = new

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Final
 
@@ -17,6 +18,18 @@ _UNKNOWN: Final = "unknown"
 
 def label_text(value: object) -> str:
     """A value as a label can carry it: text of at most `MAX_LABEL_LENGTH` characters without secrets; `unknown` for None."""
+    if type(value) is str and len(value) <= MAX_LABEL_LENGTH:
+        return _short_text(value)
+    return _bounded_text(value)
+
+
+@functools.lru_cache(maxsize=2048)
+def _short_text(value: str) -> str:
+    """The same, remembered: the few names that label values are made of come again with every request."""
+    return _bounded_text(value)
+
+
+def _bounded_text(value: object) -> str:
     try:
         text = _UNKNOWN if value is None else value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
         text = redact_text(text[:_SEARCHED].encode("utf-8", "replace").decode())

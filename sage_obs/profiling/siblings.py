@@ -26,10 +26,10 @@ _KEPT: Final = ("content-type", "content-disposition", "x-content-type-options",
 class Siblings:
     """A folder with a file for each process, named by its id and its start, that holds the port it answers on at this machine.
 
-    It belongs to one user and to the processes that one has started, `family` is its id.
+    It belongs to one user and to the processes of one service, which `family` tells from others.
     """
 
-    def __init__(self, family: int) -> None:
+    def __init__(self, family: str) -> None:
         self._folder = Path(tempfile.gettempdir()) / f"sage-obs-profiling-{os.getuid()}-{family}"
         self._file: Path | None = None
 

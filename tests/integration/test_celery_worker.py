@@ -18,8 +18,8 @@ from celery import Celery
 
 import sage_obs
 from sage_obs.conventions import ERRORS, LLM_CALLS, REQUEST_DURATION, REQUEST_OVERHEAD, REQUESTS, REQUESTS_IN_FLIGHT
+from tests.support.databases import redis_server
 from tests.support.otlp import Receiver, receiver
-from tests.support.redis import redis_server
 from tests.support.workers import Service, get, scraping, serving, total, wait_until
 
 Start = Callable[..., sage_obs.Handle]
@@ -135,9 +135,9 @@ def wait_for(found: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def broker() -> Iterator[str]:
     """The Redis of these tests."""
-    with redis_server(tmp_path_factory.mktemp("redis")) as url:
+    with redis_server() as url:
         yield url
         gc.collect()  # a result that is dropped later asks for its server, for ever in older versions
 

@@ -10,8 +10,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sage_agent.config import ConcurrencyConfig, ServerConfig
-from sage_agent.flow.service import Service
+from sage_agent.config import ServerConfig
+from sage_agent.flow.config import ConcurrencyConfig
+from sage_agent.flow.service import Asking, Service
 from sage_agent.llm.config import ScriptedConfig
 from sage_agent.llm.providers.scripted import ScriptedProvider
 from sage_agent.web.app import App
@@ -32,7 +33,7 @@ _PATHS = st.sampled_from(["/v1/messages", "/a2a/v1/messages", "/sage/message", "
 
 async def _exchange(path: str, chunks: list[bytes], headers: list[tuple[bytes, bytes]]) -> tuple[int, bytes]:
     """Send one request to a new application; returns the status and the whole body of the answer."""
-    service = Service(calls_to(ScriptedProvider(_SCRIPTED, model="m")), ConcurrencyConfig(1, 1, 1), max_tokens=20)
+    service = Service(calls_to(ScriptedProvider(_SCRIPTED, model="m")), ConcurrencyConfig(1, 1, 1), asking=Asking(max_tokens=20))
     events = [{"type": "http.request", "body": chunk, "more_body": index < len(chunks) - 1} for index, chunk in enumerate(chunks)]
     sent: list[Event] = []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,12 @@ from typing import Any
 from sage_obs.processes import Process, spawn, stop
 
 BODY = {"parts": [{"kind": "text", "text": "hello there"}]}
-_LOOPBACK = {"SAGE_METRICS_HOST": "127.0.0.1", "SAGE_METRICS_PORT": "0", "SAGE_SERVER_HOST": "127.0.0.1", "SAGE_SERVER_PORT": "0"}
+_LOOPBACK = {
+    "SAGE_METRICS_HOST": "127.0.0.1",
+    "SAGE_METRICS_PORT": "0",
+    "SAGE_SERVER_HOST": "127.0.0.1",
+    "SAGE_SERVER_PORT": "0",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +55,26 @@ def read_lines(process: Process) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole.splitlines()]
 
 
-def start_agent(folder: Path, *, name: str = "agent", environ: Mapping[str, str] | None = None, listener: int | None = None) -> Process:
+def start_agent(
+    folder: Path,
+    *,
+    name: str = "agent",
+    environ: Mapping[str, str] | None = None,
+    listener: int | None = None,
+    arguments: Sequence[str] = (),
+) -> Process:
     """Start an agent in `folder` without waiting for it; its log goes there too."""
-    command = [sys.executable, "-m", "sage_agent", "serve"]
+    command = [sys.executable, "-m", "sage_agent", "serve", *arguments]
     config = folder / "config.yaml"
     if config.exists():
         command += ["--config", str(config)]
-    return spawn(name, command, log=folder / f"{name}.log", environment={**_LOOPBACK, **(environ or {})}, listener=listener)
+    return spawn(
+        name,
+        command,
+        log=folder / f"{name}.log",
+        environment={**_LOOPBACK, "SAGE_STORAGE_PATH": str(folder / "state.db"), **(environ or {})},
+        listener=listener,
+    )
 
 
 def wait_for_line(process: Process, message: str, *, seconds: float = 20.0) -> dict[str, Any]:

@@ -65,9 +65,9 @@ def _environment(tree: Path) -> Mapping[str, str]:
 
 
 @contextmanager
-def postgres() -> Iterator[str]:
+def postgres(*, port: int = 0) -> Iterator[str]:
     """A PostgreSQL server with an empty database; yields its address, `postgresql://tester@127.0.0.1:PORT/postgres`."""
-    programs, port = "usr/lib/postgresql/15/bin", free_port()
+    programs, port = "usr/lib/postgresql/15/bin", port or free_port()
     with _home(_tree("postgres", _POSTGRES, f"{programs}/postgres")) as (data, tree, user):
         make = [str(tree / programs / "initdb"), "-D", str(data), "-U", "tester", "-A", "trust", "--no-sync", "--no-instructions"]
         done = subprocess.run(make, user=user, env=_environment(tree), cwd=data.parent, capture_output=True, text=True, check=False)
@@ -78,9 +78,9 @@ def postgres() -> Iterator[str]:
 
 
 @contextmanager
-def redis_server() -> Iterator[str]:
+def redis_server(*, port: int = 0) -> Iterator[str]:
     """A Redis server that keeps nothing; yields its address, `redis://127.0.0.1:PORT/0`."""
-    port = free_port()
+    port = port or free_port()
     with _home(_tree("redis", _REDIS, "usr/bin/redis-server")) as (data, tree, user):
         data.mkdir(exist_ok=True)
         command = [str(tree / "usr/bin/redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(data)]

@@ -3,37 +3,63 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections import deque
 
 from sage_agent.problems import QueueFullError
+from sage_agent.within import Within, running_loop
 
 
 class Gate:
-    """Lets `size` holders in; others wait in order of arrival, at most `queue` of them (None: any number)."""
+    """Lets `size` holders in; others wait in order of arrival, at most `queue` of them (None: any number). It belongs to one loop."""
 
     def __init__(self, size: int, *, queue: int | None = None) -> None:
-        self._places = asyncio.Semaphore(size)
-        self._queue = queue
-        self._waiting = 0
+        self.size = size
+        self.queue = queue
+        self._free = size
+        self._waiting: deque[asyncio.Future[None]] = deque()
 
     @property
     def waiting(self) -> int:
         """How many wait to come in."""
-        return self._waiting
+        return len(self._waiting)
+
+    @property
+    def inside(self) -> int:
+        """How many are in."""
+        return self.size - self._free
+
+    def enter(self) -> bool:
+        """Come in if there is a place and nobody waits for it."""
+        if self._free and not self._waiting:
+            self._free -= 1
+            return True
+        return False
 
     async def acquire(self, *, deadline: float) -> None:
         """Come in, or wait until `deadline` (the event loop's time). Raises QueueFullError at once, TimeoutError at the deadline."""
-        if not self._places.locked():
-            await self._places.acquire()
+        if self.enter():
             return
-        if self._queue is not None and self._waiting >= self._queue:
+        if self.queue is not None and len(self._waiting) >= self.queue:
             raise QueueFullError
-        self._waiting += 1
+        turn = running_loop().create_future()
+        self._waiting.append(turn)
         try:
-            async with asyncio.timeout_at(deadline):
-                await self._places.acquire()
-        finally:
-            self._waiting -= 1
+            with Within(deadline):
+                await turn
+        except BaseException:
+            if turn.done() and not turn.cancelled():
+                self.release()
+            else:
+                with contextlib.suppress(ValueError):  # whoever left meanwhile has passed it over
+                    self._waiting.remove(turn)
+            raise
 
     def release(self) -> None:
         """Leave; whoever waited longest comes in."""
-        self._places.release()
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1

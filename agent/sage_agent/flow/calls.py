@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Final
 
 import sage_obs
-from sage_agent.llm.providers.base import Completion, Delta, OutOfTimeError, Prompt, Provider, ProviderError
+from sage_agent.llm.bill import Bill
+from sage_agent.llm.estimates import tokens_of
+from sage_agent.llm.providers.base import Completion, Delta, OutOfTimeError, Prompt, Provider, ProviderError, Usage
 from sage_agent.llm.retries import Retries
 from sage_agent.problems import RETRY_SOON_SECONDS, Problem
+from sage_agent.within import Within, by, running_loop
 from sage_obs.conventions import ErrorType
 
 _DEGRADED_AFTER: Final = 5
@@ -32,38 +35,59 @@ class ModelCalls:
         """Whether the last requests failed without exception, or a provider is left alone; real traffic saw it, nothing is called."""
         return self._failures >= _DEGRADED_AFTER or self._retries.degraded
 
-    async def complete(self, prompt: Prompt, *, deadline: float) -> tuple[str, Completion]:
-        """The model that answered and its whole answer by `deadline`, in the event loop's time."""
+    async def complete(self, prompt: Prompt, *, deadline: float, bill: Bill | None = None) -> tuple[str, Completion]:
+        """The model that answered and its whole answer by `deadline`, in the event loop's time; what it cost is added to `bill`."""
 
         async def attempt(provider: Provider) -> tuple[str, Completion]:
-            async with self._measured(provider, deadline) as call:
-                completion = await provider.complete(prompt)
+            limit = min(deadline, running_loop().time() + self._timeout)
+            with sage_obs.llm_call(provider.name, provider.model) as call:
+                try:
+                    completion = await by(limit, provider.complete(prompt))
+                except BaseException as exc:
+                    if bill is not None and not isinstance(exc, ProviderError):
+                        bill.unknown()
+                    raise _as_provider_error(exc, call, late=limit < deadline) from exc
                 _note(call, completion)
+                if bill is not None:
+                    bill.add(provider.name, provider.model, completion.usage or _estimate(prompt, completion.text))
             return provider.model, completion
 
-        with self._remembered():
-            return await self._retries.run(attempt, deadline=deadline)
+        try:
+            result = await self._retries.run(attempt, deadline=deadline)
+        except ProviderError as exc:
+            raise self._remember(exc) from exc
+        self._failures = 0
+        return result
 
-    async def stream(self, prompt: Prompt, *, deadline: float, emit: Callable[[str, Delta], Awaitable[None]]) -> str:
-        """Hand the model and every piece of its answer to `emit`, the last one by `deadline`; returns the model."""
+    async def stream(
+        self, prompt: Prompt, *, deadline: float, emit: Callable[[str, Delta], Awaitable[None]], bill: Bill | None = None
+    ) -> str:
+        """Hand the model and every piece of its answer to `emit`, the last one by `deadline`; returns the model.
+
+        Of a stream that is cut short here what had come is billed, as the provider counted it or as it is estimated; of one that the
+        provider broke off, what it had counted.
+        """
 
         async def attempt(provider: Provider) -> str:
-            begun = False
-            try:
-                async with self._measured(provider, deadline) as call, aclosing(provider.stream(prompt)) as deltas:
-                    async for delta in deltas:
-                        if delta.text:
-                            begun = True
-                            call.first_token()
-                        _note(call, delta)
-                        await emit(provider.model, delta)
-            except ProviderError as exc:
-                exc.begun = begun
-                raise
+            limit = min(deadline, running_loop().time() + self._timeout)
+            heard = _Heard(prompt)
+            with sage_obs.llm_call(provider.name, provider.model) as call:
+                try:
+                    with Within(limit):
+                        await _hear(provider, prompt, call, heard, emit)
+                except BaseException as exc:
+                    if heard.usage is not None or (heard.begun and not isinstance(exc, ProviderError)):
+                        heard.settle(call, provider, bill)
+                    raise _as_provider_error(exc, call, late=limit < deadline, begun=bool(heard.text)) from exc
+                heard.settle(call, provider, bill)
             return provider.model
 
-        with self._remembered():
-            return await self._retries.run(attempt, deadline=deadline)
+        try:
+            model = await self._retries.run(attempt, deadline=deadline)
+        except ProviderError as exc:
+            raise self._remember(exc) from exc
+        self._failures = 0
+        return model
 
     def expose(self) -> None:
         """Put what can be counted on /metrics, once there is one."""
@@ -73,30 +97,63 @@ class ModelCalls:
         """Let go of the providers' connections."""
         await self._retries.close()
 
-    @asynccontextmanager
-    async def _measured(self, provider: Provider, deadline: float) -> AsyncIterator[sage_obs.LlmCall]:
-        """One attempt. Raises ProviderError for one that took too long, too."""
-        limit = min(deadline, asyncio.get_running_loop().time() + self._timeout)
-        with sage_obs.llm_call(provider.name, provider.model) as call:
-            try:
-                async with asyncio.timeout_at(limit):
-                    yield call
-            except ProviderError as exc:
-                call.fail(exc.error_type)
-                raise
-            except TimeoutError as exc:
-                took_too_long = ProviderError(ErrorType.TIMEOUT, "the provider took too long")
-                raise (took_too_long if limit < deadline else OutOfTimeError()) from exc
+    def _remember(self, error: ProviderError) -> Problem:
+        """Remember that a request failed; what its caller is told."""
+        self._failures += error.error_type not in _CALLERS_FAULT
+        return as_problem(error)
 
-    @contextmanager
-    def _remembered(self) -> Iterator[None]:
-        """Remember how a request went, and turn its failure into what the caller is told."""
-        try:
-            yield
-        except ProviderError as exc:
-            self._failures += exc.error_type not in _CALLERS_FAULT
-            raise as_problem(exc) from exc
-        self._failures = 0
+
+class _Heard:
+    """What has come of a streamed answer."""
+
+    __slots__ = ("_prompt", "begun", "text", "usage")
+
+    def __init__(self, prompt: Prompt) -> None:
+        self._prompt = prompt
+        self.begun = False
+        self.text = 0
+        self.usage: Usage | None = None
+
+    def add(self, delta: Delta) -> None:
+        """One more piece."""
+        self.begun = True
+        self.text += len(delta.text)
+        self.usage = delta.usage or self.usage
+
+    def settle(self, call: sage_obs.LlmCall, provider: Provider, bill: Bill | None) -> None:
+        """Put on record what it used: at least what was heard, whatever the provider has said so far."""
+        said = self.usage or Usage(tokens_of(self._prompt.length), 0)
+        used = replace(said, output=max(said.output, tokens_of(self.text) if self.usage is None or not said.output else 0))
+        _note(call, Delta("", used))
+        if bill is not None:
+            bill.add(provider.name, provider.model, used)
+
+
+async def _hear(
+    provider: Provider, prompt: Prompt, call: sage_obs.LlmCall, heard: _Heard, emit: Callable[[str, Delta], Awaitable[None]]
+) -> None:
+    """Hand on every piece of an answer."""
+    async with aclosing(provider.stream(prompt)) as deltas:
+        async for delta in deltas:
+            if delta.text:
+                call.first_token()
+            heard.add(delta)
+            _note(call, delta)
+            await emit(provider.model, delta)
+
+
+def _estimate(prompt: Prompt, text: str) -> Usage:
+    return Usage(tokens_of(prompt.length), tokens_of(len(text)))
+
+
+def _as_provider_error(error: BaseException, call: sage_obs.LlmCall, *, late: bool, begun: bool = False) -> BaseException:
+    """A failed attempt as what it is to those who might make another; `late` is whether its own time was over, not the request's."""
+    if isinstance(error, TimeoutError):
+        error = ProviderError(ErrorType.TIMEOUT, "the provider took too long") if late else OutOfTimeError()
+    if isinstance(error, ProviderError):
+        call.fail(error.error_type)
+        error.begun = begun
+    return error
 
 
 def _note(call: sage_obs.LlmCall, said: Completion | Delta) -> None:

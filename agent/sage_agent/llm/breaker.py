@@ -80,13 +80,13 @@ class Breaker:
 
     def record(self, era: int, *, failed: bool) -> None:
         """How an admitted call went."""
-        if era != self._era:
+        if era != self._era or not self._config.enabled:
             return
         if self.state is State.HALF_OPEN:
             self._open() if failed else self._become(State.CLOSED)
             return
         calls, failures = self._window.add(self._clock(), failed=failed)
-        if self._config.enabled and calls >= self._config.min_calls and failures >= calls * self._config.failure_share:
+        if calls >= self._config.min_calls and failures >= calls * self._config.failure_share:
             self._open()
 
     def release(self, era: int) -> None:

@@ -35,11 +35,10 @@ class BreakerConfig:
 
 @dataclass(frozen=True, slots=True)
 class LlmConfig:
-    """Who is asked, in this order. `timeout` is in seconds and covers one call, as `max_wait` one pause; `max_tokens` bounds an answer."""
+    """Who is asked, in this order. `timeout` is in seconds and covers one call, as `max_wait` one pause."""
 
     targets: tuple[TargetConfig, ...]
     timeout: float
-    max_tokens: int
     max_wait: float
     breaker: BreakerConfig
     scripted: ScriptedConfig
@@ -58,7 +57,6 @@ def read_llm(plain: Mapping[str, Any]) -> LlmConfig:
     return LlmConfig(
         targets=(_whole(first, plain, 0), *fallbacks),
         timeout=plain["llm_timeout"],
-        max_tokens=plain["llm_max_tokens"],
         max_wait=plain["retry_max_wait"],
         breaker=BreakerConfig(**{name: plain[f"breaker_{name}"] for name in BreakerConfig.__dataclass_fields__}),
         scripted=ScriptedConfig(**{name: plain[f"scripted_{name}"] for name in ScriptedConfig.__dataclass_fields__}),

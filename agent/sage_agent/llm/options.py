@@ -70,6 +70,14 @@ LLM_OPTIONS: Final[Mapping[str, Option]] = {
         "llm.timeout", ("SAGE_LLM_TIMEOUT",), parse_deadline, 60.0, "the longest one call to the model may take, in seconds"
     ),
     "llm_max_tokens": Option("llm.max_tokens", ("SAGE_LLM_MAX_TOKENS",), parse_int(1, 1_000_000), 1024, "the longest answer, in tokens"),
+    "llm_max_input_tokens": Option(
+        "llm.max_input_tokens",
+        ("SAGE_LLM_MAX_INPUT_TOKENS",),
+        parse_int(0, 100_000_000),
+        0,
+        "the longest question with what was said before, in tokens as they are estimated; 0: no limit",
+    ),
+    "llm_system_prompt": Option("llm.system_prompt", ("SAGE_LLM_SYSTEM_PROMPT",), parse_text, "", "what the model is told before all else"),
     "retry_max_wait": Option(
         "llm.retry.max_wait",
         ("SAGE_LLM_RETRY_MAX_WAIT",),

@@ -52,11 +52,31 @@ class Retries:
         Raises ProviderError: of an attempt that is not to be repeated, of the last one where there is no time for another, and of
         kind unavailable where no target admits a call.
         """
+        target = self.targets[0]
+        first = target.first
+        era = target.breaker.admit()
+        if era is None:
+            return await self._go_on(attempt, deadline=deadline)
+        try:
+            return await _judged(target, first, era, attempt)
+        except ProviderError as exc:
+            if exc.begun or exc.error_type not in _AGAIN:
+                raise
+            return await self._go_on(attempt, deadline=deadline, failed=(first, exc))
+
+    async def _go_on(
+        self, attempt: Callable[[Provider], Awaitable[T]], *, deadline: float, failed: tuple[Provider, ProviderError] | None = None
+    ) -> T:
+        """Try everything in turn, except what has `failed` already, the first of all, in the first round."""
         trail = _Trail()
         for number in itertools.count():
             failures: list[ProviderError] = []
             trail.start_over()
-            for place, provider, era in self._admitted():
+            if failed is not None:
+                trail.go(self.targets, 0)
+                failures.append(failed[1])
+                trail.reason = failed[1].error_type.value
+            for place, provider, era in self._admitted(without=failed and failed[0]):
                 trail.go(self.targets, place)
                 try:
                     return await _judged(self.targets[place], provider, era, attempt)
@@ -65,6 +85,7 @@ class Retries:
                         raise
                     failures.append(exc)
                     trail.reason = exc.error_type.value
+            failed = None
             if not failures or all(target.breaker.wait for target in self.targets):
                 raise self._held_back()
             await self._pause(failures, number, deadline)
@@ -85,11 +106,11 @@ class Retries:
         for target in self.targets:
             await target.close()
 
-    def _admitted(self) -> Iterator[tuple[int, Provider, int]]:
-        """Every key of every target, by its place, whose breaker lets a call through when it comes to that."""
+    def _admitted(self, *, without: Provider | None) -> Iterator[tuple[int, Provider, int]]:
+        """Every key of every target, by its place, whose breaker lets a call through when it comes to that; one was asked already."""
         for place, target in enumerate(self.targets):
             for provider in target.in_turn():
-                if (era := target.breaker.admit()) is not None:
+                if provider is not without and (era := target.breaker.admit()) is not None:
                     yield place, provider, era
 
     async def _pause(self, failures: Sequence[ProviderError], number: int, deadline: float) -> None:

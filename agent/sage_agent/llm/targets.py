@@ -21,6 +21,11 @@ class Target:
         self._providers = tuple(providers)
         self._first = 0
 
+    @property
+    def first(self) -> Provider:
+        """The provider with the key whose turn it is."""
+        return self._providers[self._first]
+
     def in_turn(self) -> Iterator[Provider]:
         """Each provider once, beginning with the key whose turn it is."""
         first = self._first

@@ -1,25 +1,27 @@
-"""uvicorn with a drain that loses no request: started late enough, stopped gently."""
+"""A server with a drain that loses no request: started late enough, stopped gently."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+import socket
+from collections.abc import Iterator
 from contextlib import contextmanager
-from socket import socket
-from typing import Any, Final
+from ssl import SSLContext
+from typing import Final
 
-import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import uvloop
 
+from sage_agent.server.accepting import Accepting, TakingTurns
+from sage_agent.server.connections import Application, Connections
 from sage_agent.server.hooks import Hooks
-from sage_agent.server.quiet import QuietConnections, refuse_more
+from sage_agent.server.protocol import Connection
+from sage_agent.server.quiet import QuietConnections
 from sage_agent.server.sockets import BACKLOG
+from sage_agent.server.workers import READY
 
 _log = logging.getLogger("sage_agent")
-_KEEP_ALIVE_SECONDS: Final = 75
-"""Longer than the idle timeout of common load balancers (60 s), so that they and not we close idle connections."""
 _LINGER_SECONDS: Final = 1.0
 """How long a draining server keeps a connection without a request: its caller may have opened it a moment ago, or have read an answer
 that did not say close, and be about to send one. Callers in use are gone sooner, as their next answer tells them to close."""
@@ -27,74 +29,114 @@ _SWEEP_SECONDS: Final = 0.1
 _CUT_SECONDS: Final = 1.0
 """How long requests that were cut may take to say so to their callers."""
 _POLL_SECONDS: Final = 0.01
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
-class DrainingServer(uvicorn.Server):
+class DrainingServer:
     """Serves `app` until SIGTERM or SIGINT, then drains.
 
     Draining: say so; stop accepting; answer what is in flight and what still comes on open connections, telling each caller to close
     its connection; close those on which nothing comes; after `drain_timeout` seconds, or at a second signal, cut what is left.
     """
 
-    def __init__(self, app: Callable[..., Awaitable[None]], hooks: Hooks, *, drain_timeout: float) -> None:
-        super().__init__(_uvicorn_config(app))
+    def __init__(
+        self,
+        app: Application,
+        hooks: Hooks,
+        *,
+        drain_timeout: float,
+        tls: SSLContext | None = None,
+        supervisor: socket.socket | None = None,
+        shared: bool = False,
+    ) -> None:
+        self._shared = Connections(app)
+        self._supervisor = supervisor
+        self._takes_turns = shared
         self._hooks = hooks
         self._drain_timeout = drain_timeout
+        self._tls = tls
         self._stop = asyncio.Event()
         self._cut = asyncio.Event()
         self.cut_requests = 0
 
-    def serve_on(self, sock: socket) -> None:
+    def serve_on(self, sock: socket.socket) -> None:
         """Serve connections of a listening socket; returns when drained."""
-        self.run(sockets=[sock])
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._serve(sock))
+
+    async def _serve(self, sock: socket.socket) -> None:
+        with self._signals(), self._supervised():
+            if not await self._may_start():
+                return
+            self._shared.tick()
+            accepting = await self._accept(sock)
+            self._hooks.listening()
+            if self._supervisor is not None:
+                self._supervisor.send(READY)
+            while not await self._wait(self._stop, 1.0):
+                self._shared.tick()
+            await self._drain(accepting)
+
+    async def _accept(self, sock: socket.socket) -> Accepting:
+        """Take connections: all that come, or, where others take from the same socket, one at a time, so that they get theirs."""
+        loop = asyncio.get_running_loop()
+        if self._takes_turns:
+            return TakingTurns(loop, sock, lambda: Connection(self._shared), tls=self._tls)
+        return await loop.create_server(lambda: Connection(self._shared), sock=sock, backlog=BACKLOG, ssl=self._tls)
 
     @contextmanager
-    def capture_signals(self) -> Iterator[None]:
+    def _signals(self) -> Iterator[None]:
         """Take signals in the loop, so that nobody sleeps through them and the process ends with our exit code, not by the signal."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _SIGNALS:
             loop.add_signal_handler(number, self._on_signal)
         try:
             yield
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in _SIGNALS:
                 loop.remove_signal_handler(number)
+
+    @contextmanager
+    def _supervised(self) -> Iterator[None]:
+        """End with the supervisor, however it ends."""
+        line = self._supervisor
+        if line is None:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+
+        def heard() -> None:
+            if not line.recv(64):
+                loop.remove_reader(line)
+                self._stop.set()
+
+        loop.add_reader(line, heard)
+        try:
+            yield
+        finally:
+            loop.remove_reader(line)
 
     def _on_signal(self) -> None:
         if self._stop.is_set():
             self._cut.set()
         self._stop.set()
 
-    async def startup(self, sockets: list[socket] | None = None) -> None:
-        """Wait until connections may be taken, then take them."""
+    async def _may_start(self) -> bool:
+        """Wait until connections may be taken; False where it is time to stop before."""
         waiting = asyncio.ensure_future(self._hooks.before())
         stop = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait({waiting, stop}, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
         if self._stop.is_set():
             waiting.cancel()
-            self.should_exit = True
-            return
+            return False
         await waiting
-        await super().startup(sockets)
-        self._hooks.listening()
+        return True
 
-    async def main_loop(self) -> None:
-        """Keep the date header right until it is time to stop."""
-        while not self._stop.is_set():
-            await self.on_tick(0)
-            await self._wait(self._stop, 1.0)
-
-    async def shutdown(self, sockets: list[socket] | None = None) -> None:
-        """Drain."""
+    async def _drain(self, accepting: Accepting) -> None:
         self._hooks.draining()
-        for server in self.servers:
-            server.close()
-        for sock in sockets or []:
-            sock.close()
-        self.server_state.default_headers.append((b"connection", b"close"))
-        for connection in self._connections():
-            refuse_more(connection)
+        accepting.close()
+        self._shared.draining = True
         await self._empty(asyncio.get_running_loop().time() + self._drain_timeout)
         await self._cut_the_rest()
         await self._hooks.after()
@@ -106,7 +148,8 @@ class DrainingServer(uvicorn.Server):
         while not await self._emptied(min(_SWEEP_SECONDS, deadline - loop.time())):
             if self._cut.is_set() or loop.time() >= deadline:
                 return
-            for connection in quiet.among(self._connections(), now=loop.time()):
+            self._shared.tick()
+            for connection in quiet.among(self._shared.opened, now=loop.time()):
                 connection.shutdown()
 
     async def _emptied(self, seconds: float) -> bool:
@@ -118,18 +161,15 @@ class DrainingServer(uvicorn.Server):
         while True:
             left = deadline - asyncio.get_running_loop().time()
             await asyncio.sleep(max(0.0, min(_POLL_SECONDS, left)))
-            if not self.server_state.connections and not self.server_state.tasks:
+            if not self._shared.opened and not self._shared.tasks:
                 return True
             if left <= 0 or self._cut.is_set():
                 return False
 
-    def _connections(self) -> list[HttpToolsProtocol]:
-        return [one for one in self.server_state.connections if isinstance(one, HttpToolsProtocol)]
-
     async def _cut_the_rest(self) -> None:
-        for connection in self._connections():
+        for connection in list(self._shared.opened):
             connection.shutdown()
-        tasks = set(self.server_state.tasks)
+        tasks = set(self._shared.tasks)
         if not tasks:
             return
         self.cut_requests = len(tasks)
@@ -138,24 +178,10 @@ class DrainingServer(uvicorn.Server):
             task.cancel()
         await asyncio.wait(tasks, timeout=_CUT_SECONDS)
 
-    async def _wait(self, event: asyncio.Event, seconds: float) -> None:
+    async def _wait(self, event: asyncio.Event, seconds: float) -> bool:
+        """Whether it happens within so many seconds."""
         try:
             await asyncio.wait_for(event.wait(), seconds)
         except TimeoutError:
-            return
-
-
-def _uvicorn_config(app: Callable[..., Awaitable[None]]) -> uvicorn.Config:
-    options: dict[str, Any] = {"http": "httptools", "loop": "uvloop", "ws": "none", "lifespan": "off"}
-    return uvicorn.Config(
-        app,
-        **options,
-        interface="asgi3",
-        log_config=None,
-        log_level=logging.WARNING,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        backlog=BACKLOG,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-    )
+            return False
+        return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 from collections.abc import Collection
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from sage_agent.server.connections import Opened
 
 
 class QuietConnections:
@@ -13,30 +13,15 @@ class QuietConnections:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._since: dict[HttpToolsProtocol, float] = {}
+        self._since: dict[Opened, float] = {}
 
-    def among(self, connections: Collection[HttpToolsProtocol], *, now: float) -> list[HttpToolsProtocol]:
+    def among(self, connections: Collection[Opened], *, now: float) -> list[Opened]:
         """The quiet ones. One with bytes that nobody has read yet is not quiet, however long this process did not get to run."""
-        self._since = {one: now if _in_use(one) else self._since.get(one, now) for one in connections}
+        self._since = {one: now if one.in_use else self._since.get(one, now) for one in connections}
         return _with_nothing_to_read([one for one, since in self._since.items() if now - since >= self._seconds])
 
 
-def refuse_more(connection: HttpToolsProtocol) -> None:
-    """Let the answer that is being worked on tell its caller to close the connection; one that has begun can no longer say so."""
-    cycle = connection.cycle
-    if cycle is not None and not cycle.response_started:
-        cycle.keep_alive = False
-
-
-def _in_use(connection: HttpToolsProtocol) -> bool:
-    """Whether a request is being received or answered; one whose headers have arrived in part has a scope but no cycle of its own."""
-    cycle = connection.cycle
-    if cycle is None:
-        return connection.scope is not None
-    return not cycle.response_complete or connection.scope is not cycle.scope
-
-
-def _with_nothing_to_read(connections: Collection[HttpToolsProtocol]) -> list[HttpToolsProtocol]:
+def _with_nothing_to_read(connections: Collection[Opened]) -> list[Opened]:
     poller = select.poll()
     waiting = {}
     for connection in connections:

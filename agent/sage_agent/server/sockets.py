@@ -12,6 +12,8 @@ from typing import Final
 from sage_obs.errors import ConfigError, UnavailableError
 
 BACKLOG: Final = 2048
+_OURS: Final = "SAGE_LISTEN_FD"
+"""The descriptor of the socket, where our own supervisor passes it."""
 _FIRST_PASSED_FD: Final = 3
 """sd_listen_fds(3): passed sockets begin here."""
 
@@ -55,6 +57,9 @@ def open_listener(host: str, port: int, *, environ: MutableMapping[str, str]) ->
 
 
 def _take_passed(environ: MutableMapping[str, str]) -> int | None:
+    if (ours := environ.pop(_OURS, "")).isdigit():
+        os.set_inheritable(int(ours), False)
+        return int(ours)
     count, pid = environ.pop("LISTEN_FDS", ""), environ.pop("LISTEN_PID", "")
     environ.pop("LISTEN_FDNAMES", None)
     if not count or (pid and pid != str(os.getpid())):

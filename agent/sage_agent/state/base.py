@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from sage_agent.messages import Turn
+
 
 class StateError(Exception):
     """The store cannot be asked now. `message` says what failed and where, without a credential."""
@@ -49,14 +51,6 @@ class Nonces(Protocol):
 
     async def claim(self, scope: str, nonce: str, *, seconds: float) -> bool:
         """Use a nonce up: False where somebody has, within the last `seconds`. Raises StateError."""
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One message of a conversation: who said it (`user` or `assistant`) and what."""
-
-    role: str
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +102,7 @@ class Budgets(Protocol):
     async def reserve(self, call_id: str, usd: float, budgets: Sequence[Budget], *, seconds: float) -> Reserved:
         """Set `usd` aside in all budgets, or in none. Where nobody settles it within `seconds` it counts as spent.
 
-        The same `call_id` again changes nothing and answers the same. Raises StateError.
+        The same `call_id` again sets nothing more aside. Raises StateError.
         """
 
     async def settle(self, call_id: str, usd: float) -> None:
@@ -127,8 +121,8 @@ class Cache(Protocol):
     async def put(self, key: str, value: bytes, *, seconds: float) -> None:
         """Keep a value for `seconds`. Raises StateError."""
 
-    async def clear(self) -> int:
-        """Forget everything; returns how much there was. Raises StateError."""
+    async def clear(self) -> None:
+        """Forget everything. Raises StateError."""
 
 
 @dataclass(frozen=True, slots=True)

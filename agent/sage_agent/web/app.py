@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import sage_obs
 from sage_agent.callers import Caller
@@ -23,11 +24,14 @@ from sage_agent.web.wire import (
     Scope,
     Send,
     check_media_type,
+    head_of,
     problem_document,
     read_body,
     send_json,
     send_problem,
+    wants_fresh,
 )
+from sage_agent.within import Started, running_loop
 from sage_obs.conventions import ErrorType
 
 MESSAGE_PATHS: Final = ("/v1/messages", "/a2a/v1/messages", "/sage/message")
@@ -78,19 +82,21 @@ class App:
         return route
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        caller, message, deadline = await self._read(scope, receive)
-        reply = await _unless_gone(receive, self._service.answer(message, caller=caller, deadline=deadline))
+        asked = await self._read(scope, receive)
+        answer = self._service.answer(asked.message, caller=asked.caller, deadline=asked.deadline, fresh=asked.fresh)
+        reply = await _unless_gone(receive, answer)
         await send_json(send, reply.document())
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
-        caller, message, deadline = await self._read(scope, receive)
+        asked = await self._read(scope, receive)
         events = EventStream(send)
 
         async def emit(piece: Reply) -> None:
             await events.event("message", piece.document())
 
         try:
-            end = await _unless_gone(receive, self._service.stream(message, caller=caller, deadline=deadline, emit=emit))
+            answer = self._service.stream(asked.message, caller=asked.caller, deadline=asked.deadline, emit=emit, fresh=asked.fresh)
+            end = await _unless_gone(receive, answer)
         except Problem as problem:
             if not events.started:
                 raise
@@ -99,24 +105,36 @@ class App:
         else:
             await events.event("done", {"messageId": end.message_id, "metadata": end.metadata()}, last=True)
 
-    async def _read(self, scope: Scope, receive: Receive) -> tuple[Caller, Message, float]:
+    async def _read(self, scope: Scope, receive: Receive) -> _Asked:
         """Who sent which message, and when its answer is due in the event loop's time."""
-        deadline = asyncio.get_running_loop().time() + self._limits.request_timeout
+        deadline = running_loop().time() + self._limits.request_timeout
         caller = await self._guard.identify(scope)
-        check_media_type(scope)
-        body = await read_body(scope, receive, limit=self._limits.max_body_bytes, deadline=deadline)
+        head = head_of(scope)
+        check_media_type(head)
+        body = await read_body(head, receive, limit=self._limits.max_body_bytes, deadline=deadline)
         caller = await self._guard.verify(scope, body, caller)
-        return caller, parse_message(body), deadline
+        return _Asked(caller, parse_message(body), deadline, wants_fresh(head))
 
 
-async def _unless_gone(receive: Receive, work: Awaitable[T]) -> T:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    caller: Caller
+    message: Message
+    deadline: float
+    fresh: bool
+
+
+async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     """Do the work while its caller waits for it. Raises ClientGoneError once the caller has left, and Problem otherwise."""
-    departure = Departure(receive)
+    departure: Departure | None = None
     try:
-        with departure:
-            result = await work
+        started = Started(work)
+        if started.done:
+            return started.value
+        with (departure := Departure(receive)):
+            result = await started
     except asyncio.CancelledError:
-        if departure.gone:
+        if departure is not None and departure.gone:
             raise ClientGoneError from None
         raise _shutting_down() from None
     except Problem:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final
@@ -13,15 +13,18 @@ import orjson
 
 import sage_obs
 from sage_agent.problems import Problem, invalid
+from sage_agent.within import by, running_loop
 from sage_obs.conventions import ErrorType
 
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Event]]
+Receive = Callable[[], Coroutine[Any, Any, Event]]
+Head = dict[bytes, bytes]
 Send = Callable[[Event], Awaitable[None]]
 
 WATCH_AFTER_SECONDS: Final = 0.05
 """A shorter answer is not worth watching for its caller to leave: cancelling it would save nothing."""
+_PLAIN_JSON: Final = frozenset({b"", b"application/json"})
 _JSON: Final = (b"content-type", b"application/json")
 _EVENT_STREAM: Final = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -34,23 +37,31 @@ class ClientGoneError(Exception):
     """The caller left before the answer; there is nobody to tell."""
 
 
-def header(scope: Scope, name: bytes) -> str:
-    """The first value of a request header, "" where there is none."""
-    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+def head_of(scope: Scope) -> Head:
+    """The headers of a request by their names; of one that is there twice, the last."""
+    return dict(scope["headers"])
 
 
-def check_media_type(scope: Scope) -> None:
+def wants_fresh(head: Head) -> bool:
+    """Whether the caller wants no answer that was given before (RFC 9111, section 5.2.1)."""
+    said = head.get(b"cache-control")
+    return said is not None and (b"no-cache" in said.lower() or b"no-store" in said.lower())
+
+
+def check_media_type(head: Head) -> None:
     """Raise Problem (415) for a body that says it is something else than plain JSON."""
-    media_type = header(scope, b"content-type").partition(";")[0].strip().lower()
-    if media_type not in {"", "application/json"} and not media_type.endswith("+json"):
-        raise invalid(f"The body is {media_type[:80]}; send application/json.", HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
-    if header(scope, b"content-encoding") not in {"", "identity"}:
+    said = head.get(b"content-type", b"")
+    if said not in _PLAIN_JSON:
+        media_type = said.decode("latin-1").partition(";")[0].strip().lower()
+        if media_type not in {"", "application/json"} and not media_type.endswith("+json"):
+            raise invalid(f"The body is {media_type[:80]}; send application/json.", HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+    if head.get(b"content-encoding", b"identity") not in {b"", b"identity"}:
         raise invalid("The body is compressed; send it as it is.", HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
 
 
-async def read_body(scope: Scope, receive: Receive, *, limit: int, deadline: float) -> bytes:
+async def read_body(head: Head, receive: Receive, *, limit: int, deadline: float) -> bytes:
     """The request's body of at most `limit` bytes, by `deadline`. Raises Problem (408, 413) and ClientGoneError."""
-    length = header(scope, b"content-length")
+    length = head.get(b"content-length", b"")
     if length.isdigit() and int(length) > limit:
         raise _too_large(limit)
     event = await _receive(receive, deadline)
@@ -65,8 +76,7 @@ async def read_body(scope: Scope, receive: Receive, *, limit: int, deadline: flo
 
 async def _receive(receive: Receive, deadline: float) -> Event:
     try:
-        async with asyncio.timeout_at(deadline):
-            event = await receive()
+        event = await by(deadline, receive())
     except TimeoutError:
         raise Problem(HTTPStatus.REQUEST_TIMEOUT, ErrorType.TIMEOUT, "The body did not arrive in time.") from None
     if event["type"] == "http.disconnect":
@@ -128,8 +138,8 @@ class Departure:
         self.gone = False
 
     def __enter__(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
+        loop = running_loop()
+        self._task = asyncio.current_task(loop)
         self._timer = loop.call_later(self._after, self._begin)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -140,7 +150,7 @@ class Departure:
             self._task.uncancel()
 
     def _begin(self) -> None:
-        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        self._watcher = running_loop().create_task(self._watch())
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from sage_agent.config import ConcurrencyConfig, ServerConfig
+from sage_agent.config import ServerConfig
 from sage_agent.flow.calls import as_problem
-from sage_agent.flow.service import Service
+from sage_agent.flow.config import ConcurrencyConfig
+from sage_agent.flow.service import Asking, Service
 from sage_agent.llm.providers.base import Completion, Delta, Prompt, ProviderError
 from sage_agent.web.app import App, operation
 from sage_agent.web.wire import Departure, Event
@@ -48,7 +49,7 @@ class Misbehaving:
 
 
 def _app(provider: Misbehaving) -> App:
-    return App(Service(calls_to(provider), ConcurrencyConfig(1, 1, 1), max_tokens=20), _LIMITS)
+    return App(Service(calls_to(provider), ConcurrencyConfig(1, 1, 1), asking=Asking(max_tokens=20)), _LIMITS)
 
 
 async def _exchange(app: App, path: str = "/v1/messages") -> tuple[int, bytes]:
@@ -100,7 +101,7 @@ def test_failures_in_a_row_degrade_and_one_success_mends() -> None:
 
     async def scenario() -> list[bool]:
         calls, seen = calls_to(Misbehaving(*errors)), []
-        app = App(Service(calls, ConcurrencyConfig(1, 1, 1), max_tokens=20), _LIMITS)
+        app = App(Service(calls, ConcurrencyConfig(1, 1, 1), asking=Asking(max_tokens=20)), _LIMITS)
         for _ in range(7):
             await _exchange(app)
             seen.append(calls.failing)

@@ -31,7 +31,11 @@ class AnthropicWire:
 
     def question(self, model: str, prompt: Prompt, *, stream: bool) -> Question:
         """A message."""
-        body: Document = {"model": model, "max_tokens": prompt.max_tokens, "messages": [{"role": "user", "content": prompt.text}]}
+        messages = [{"role": turn.role, "content": turn.text} for turn in prompt.turns]
+        messages.append({"role": "user", "content": prompt.text})
+        body: Document = {"model": model, "max_tokens": prompt.max_tokens, "messages": messages}
+        if prompt.system:
+            body["system"] = prompt.system
         return Question("/v1/messages", {**body, "stream": True} if stream else body)
 
     def completion(self, document: Document) -> Completion:

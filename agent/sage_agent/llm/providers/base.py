@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+from sage_agent.messages import Turn
 from sage_obs.conventions import ErrorType
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a model is asked; the answer is at most `max_tokens` tokens long."""
+    """What a model is asked; the answer is at most `max_tokens` tokens long. `system` and `turns` are what was said before."""
 
     text: str
     max_tokens: int
+    system: str = ""
+    turns: tuple[Turn, ...] = ()
+
+    @property
+    def length(self) -> int:
+        """Characters, of all of it."""
+        return len(self.text) + len(self.system) + sum(len(turn.text) for turn in self.turns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +86,7 @@ class Provider(Protocol):
     def model(self) -> str:
         """The model that is asked."""
 
-    async def complete(self, prompt: Prompt) -> Completion:
+    def complete(self, prompt: Prompt) -> Coroutine[Any, Any, Completion]:
         """The whole answer."""
 
     def stream(self, prompt: Prompt) -> AsyncGenerator[Delta, None]:

@@ -12,6 +12,7 @@ from sage_agent.llm.providers.http import Question
 from sage_agent.llm.providers.reading import Document, count, inner, objects, part, read_event
 
 _FINISHES: Final = {"STOP": "stop", "MAX_TOKENS": "length"}
+_ROLES: Final = {"user": "user", "assistant": "model"}
 _FILTERED: Final = frozenset({"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE"})
 
 
@@ -25,13 +26,16 @@ class GeminiWire:
         return {"x-goog-api-key": api_key} if api_key else {}
 
     def question(self, model: str, prompt: Prompt, *, stream: bool) -> Question:
-        """One turn of the user's."""
+        """The turns of a conversation, the last of which is the user's."""
         place = quote(model if "/" in model else f"models/{model}")
         method = "streamGenerateContent?alt=sse" if stream else "generateContent"
+        turns = [*((_ROLES[turn.role], turn.text) for turn in prompt.turns), ("user", prompt.text)]
         body: Document = {
-            "contents": [{"role": "user", "parts": [{"text": prompt.text}]}],
+            "contents": [{"role": role, "parts": [{"text": text}]} for role, text in turns],
             "generationConfig": {"maxOutputTokens": prompt.max_tokens},
         }
+        if prompt.system:
+            body["systemInstruction"] = {"parts": [{"text": prompt.system}]}
         return Question(f"/v1beta/{place}:{method}", body)
 
     def completion(self, document: Document) -> Completion:

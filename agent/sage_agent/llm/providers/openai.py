@@ -21,8 +21,12 @@ class OpenAIWire:
         return {"authorization": f"Bearer {api_key}"} if api_key else {}
 
     def question(self, model: str, prompt: Prompt, *, stream: bool) -> Question:
-        """A chat of one message; a stream is asked to end with its usage."""
-        body: Document = {"model": model, "messages": [{"role": "user", "content": prompt.text}], "max_tokens": prompt.max_tokens}
+        """A chat; a stream is asked to end with its usage."""
+        messages = [{"role": turn.role, "content": turn.text} for turn in prompt.turns]
+        if prompt.system:
+            messages.insert(0, {"role": "system", "content": prompt.system})
+        messages.append({"role": "user", "content": prompt.text})
+        body: Document = {"model": model, "messages": messages, "max_tokens": prompt.max_tokens}
         if stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         return Question("/chat/completions", body)

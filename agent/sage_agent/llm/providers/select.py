@@ -19,3 +19,8 @@ def open_providers(target: TargetConfig, scripted: ScriptedConfig, *, connection
     wire, client = wire_of(target.provider), open_client(connections=connections)
     keys = target.api_keys or ("",)
     return tuple(HttpProvider(wire, client, model=target.model, base_url=target.base_url, api_key=key) for key in keys)
+
+
+def wire_name(provider: str) -> str:
+    """What metrics and prices know a provider as."""
+    return "gcp.gemini" if provider == "gemini" else provider

@@ -1,0 +1,400 @@
+"""HTTP/1.1 on one connection: llhttp reads it, an ASGI application answers, and each answer is one write.
+
+uvicorn, which this replaces on the agent's request path, writes twice for each answer and costs more than twice as much (see
+benchmarks/README.md and ADR 7). What is refused here never reaches the application.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import secrets
+from collections import deque
+from http import HTTPStatus
+from typing import Any, Final, cast
+from urllib.parse import unquote_to_bytes
+
+import httptools
+import orjson
+
+from sage_agent.server.answer import STATUS_LINES, Exchange
+from sage_agent.server.connections import Connections, Scope
+
+_log = logging.getLogger("sage_agent")
+_LINGER_SECONDS: Final = 2.0
+"""How long what a caller still sends after its answer is read and thrown away: closed at once, the answer might never reach it."""
+
+
+class Connection(asyncio.Protocol):
+    """A caller's connection. Requests that are sent before the last one is answered wait their turn."""
+
+    def __init__(self, shared: Connections) -> None:
+        self._shared = shared
+        self._bounds = shared.bounds
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self._parser: Any = None
+        self._base: dict[str, Any] = {}
+        self._reading: Exchange | None = None
+        """The request whose body is being received."""
+        self._serving: Exchange | None = None
+        self._waiting: deque[Exchange] = deque()
+        self._head_bytes = 0
+        self._in_head = False
+        self._since = 0.0
+        """Since when a head is being received, or nothing is; in the event loop's time."""
+        self._paused = False
+        self._lingers_until = 0.0
+        self._drained: asyncio.Future[None] | None = None
+        self.choked = False
+        """Whether the caller reads slower than it is answered."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether no more requests are wanted here."""
+        return self._shared.draining
+
+    @property
+    def date(self) -> bytes:
+        """The date header."""
+        return self._shared.date
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a request is being received or answered."""
+        return self._serving is not None or self._in_head or bool(self._waiting)
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """What it is written to."""
+        return self._transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A caller is here."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._parser = httptools.HttpRequestParser(self)
+        self._shared.opened.add(self)
+        self._since = self._loop.time()
+        extra = transport.get_extra_info
+        tls = extra("ssl_object")
+        client, server = extra("peername"), extra("sockname")
+        self._base = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "scheme": "http" if tls is None else "https",
+            "client": tuple(client[:2]) if client else None,
+            "server": tuple(server[:2]) if server else None,
+            "root_path": "",
+        }
+        if tls is not None:
+            self._base["extensions"] = {"tls": {"client_cert": tls.getpeercert(binary_form=True)}}
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The caller has left."""
+        del exc
+        self._shared.opened.discard(self)
+        for exchange in (self._serving, self._reading, *self._waiting):
+            if exchange is not None:
+                exchange.gone = True
+                exchange.wake()
+        self._waiting.clear()
+        self.resume_writing()
+
+    def pause_writing(self) -> None:
+        """The caller reads slowly."""
+        self.choked = True
+
+    def resume_writing(self) -> None:
+        """It has read."""
+        self.choked = False
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    async def drained(self) -> None:
+        """Wait until the caller has read, or is gone."""
+        if self.choked:
+            if self._drained is None or self._drained.done():
+                self._drained = self._loop.create_future()
+            await asyncio.shield(self._drained)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes are here."""
+        if self._lingers_until:
+            return
+        if self._reading is None:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._upgrade()
+        except httptools.HttpParserCallbackError as exc:
+            self._refuse_callback(exc)
+        except httptools.HttpParserError:
+            self.refuse(HTTPStatus.BAD_REQUEST, "This is not HTTP/1.1 as it is written.")
+        else:
+            if self._in_head and self._head_bytes > self._bounds.head_bytes:
+                self._refuse(self._too_long())
+            elif self._is_full():
+                self._pause()
+
+    # What llhttp calls.
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._in_head = True
+        self._since = self._loop.time()
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._said = 0
+        self._hosts = 0
+        self._expects_continue = False
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of its target."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header."""
+        name = name.lower()
+        if name == b"host":
+            self._hosts += 1
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self._expects_continue = True
+        self._said += len(name) + len(value)
+        self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Its head is here: it can be answered."""
+        self._in_head = False
+        self._head_bytes = 0
+        self._check_head()
+        scope = self._scope()
+        exchange = Exchange(self, scope, keep_alive=self._parser.should_keep_alive(), expects_continue=self._expects_continue)
+        self._reading = exchange
+        if self._serving is None:
+            self._serve(exchange)
+        else:
+            self._waiting.append(exchange)
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of its body."""
+        if self._reading is not None and not self._reading.finished:
+            self._reading.feed(body)
+
+    def on_message_complete(self) -> None:
+        """All of it is here."""
+        self._head_bytes = 0
+        if (exchange := self._reading) is not None:
+            exchange.complete = True
+            exchange.wake()
+            self._reading = None
+
+    def _check_head(self) -> None:
+        if len(self._headers) > self._bounds.headers:
+            raise _RefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"There are more than {self._bounds.headers} headers.")
+        if self._said + len(self._url) > self._bounds.head_bytes:
+            raise self._too_long()
+        if self._hosts != 1 and (self._hosts or self._parser.get_http_version() != "1.0"):
+            raise _RefusedError(HTTPStatus.BAD_REQUEST, "There must be one Host header.")
+
+    def _too_long(self) -> _RefusedError:
+        return _RefusedError(
+            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"The request's head is longer than {self._bounds.head_bytes} bytes."
+        )
+
+    def _scope(self) -> Scope:
+        raw = self._url
+        if not raw.startswith(b"/"):
+            raw = _origin_form(raw, self._parser.get_method())
+        path, _, query = raw.partition(b"?")
+        try:
+            text = unquote_to_bytes(path).decode() if b"%" in path else path.decode("ascii")
+        except UnicodeDecodeError:
+            raise _RefusedError(HTTPStatus.BAD_REQUEST, "The path is not UTF-8.") from None
+        return {
+            **self._base,
+            "http_version": self._parser.get_http_version(),
+            "method": self._parser.get_method().decode("ascii"),
+            "path": text,
+            "raw_path": path,
+            "query_string": query,
+            "headers": self._headers,
+        }
+
+    def _serve(self, exchange: Exchange) -> None:
+        self._serving = exchange
+        task = self._loop.create_task(self._run(exchange))
+        self._shared.tasks.add(task)
+        task.add_done_callback(self._shared.tasks.discard)
+
+    async def _run(self, exchange: Exchange) -> None:
+        try:
+            await self._shared.app(exchange.scope, exchange.receive, exchange.send)
+        except Exception:  # noqa: BLE001 - it answers every failure itself; this one is its defect
+            _log.exception("the application failed")
+        finally:
+            if not exchange.finished and not exchange.gone:
+                self._abandoned(exchange)
+
+    def _abandoned(self, exchange: Exchange) -> None:
+        """The application has ended without an answer, or in the middle of one."""
+        exchange.finished = True
+        exchange.wake()
+        if exchange.started:
+            self.abort()
+        else:
+            self.refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "The agent failed to answer; its log says why.")
+
+    def answered(self, exchange: Exchange) -> None:
+        """The answer to a request is written: the next one's turn, or the end."""
+        self._since = self._loop.time()
+        if not exchange.keep_alive or not exchange.complete:
+            self.end(linger=not exchange.complete)
+            return
+        self._serving = None
+        if self._waiting:
+            self._serve(self._waiting.popleft())
+        if self._paused and not self._is_full():
+            self._paused = False
+            self._transport.resume_reading()
+
+    def read_on(self, exchange: Exchange) -> None:
+        """A request waits for more of its body, or for its caller to leave."""
+        if self._paused and (exchange is self._reading or not self._is_full() or exchange.complete):
+            self._paused = False
+            self._transport.resume_reading()
+
+    def _is_full(self) -> bool:
+        reading = self._reading
+        return len(self._waiting) >= self._bounds.pipelined or (reading is not None and reading.buffered > self._bounds.buffered)
+
+    def _pause(self) -> None:
+        if not self._paused and not self._transport.is_closing():
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _upgrade(self) -> None:
+        """Another protocol is asked for. The request is answered in this one, and nothing that follows it can be told apart any more."""
+        exchange = self._reading or self._serving
+        if exchange is None or any(name in {b"content-length", b"transfer-encoding"} for name, _ in exchange.scope["headers"]):
+            self.refuse(HTTPStatus.BAD_REQUEST, "There is no other protocol to upgrade to here.")
+            return
+        exchange.complete, exchange.keep_alive = True, False
+        self._reading = None
+        exchange.wake()
+        self._pause()
+
+    def _refuse_callback(self, error: httptools.HttpParserCallbackError) -> None:
+        cause = error.__context__
+        if isinstance(cause, _RefusedError):
+            self._refuse(cause)
+        else:
+            _log.error("a request could not be read", exc_info=cause)
+            self.refuse(HTTPStatus.BAD_REQUEST, "This request cannot be read.")
+
+    def _refuse(self, refused: _RefusedError) -> None:
+        self.refuse(refused.status, refused.message)
+
+    def refuse(self, status: HTTPStatus, message: str) -> None:
+        """Answer in place of the application, and close. An answer under way to an earlier request comes first, and is the last."""
+        serving = self._serving
+        if serving is not None and serving.complete and not serving.finished:
+            serving.keep_alive = False
+            self._reading = None
+            self._waiting.clear()
+            self._lingers_until = math.inf
+            return
+        if serving is not None and not serving.finished:
+            serving.gone = True
+            serving.wake()
+        if serving is not None and serving.started:
+            self.abort()
+            return
+        self.write(_refusal(status, message, self._shared.date))
+        self.end(linger=True)
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def abort(self) -> None:
+        """Break the connection off, so that nobody takes what was written for the whole."""
+        self._transport.abort()
+
+    def end(self, *, linger: bool) -> None:
+        """Close once everything is written; where the caller may still be sending, what it sends is thrown away for a while."""
+        self._serving, self._reading = None, None
+        self._waiting.clear()
+        if self._transport.is_closing():
+            return
+        if not linger:
+            self._transport.close()
+            return
+        self._lingers_until = self._loop.time() + _LINGER_SECONDS
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def shutdown(self) -> None:
+        """Close now if nothing is being answered, else after the answer."""
+        if self._serving is None:
+            self._transport.close()
+        else:
+            self._serving.keep_alive = False
+
+    def tick(self, now: float) -> None:
+        """Whether it has taken too long: to send a head, to ask something at all, or to read its answer and go."""
+        if self._lingers_until:
+            if now >= self._lingers_until:
+                self._transport.abort()
+        elif self._in_head:
+            if now - self._since > self._bounds.head_seconds:
+                self.refuse(HTTPStatus.REQUEST_TIMEOUT, "The request's head did not arrive in time.")
+        elif self._serving is None and now - self._since > self._bounds.keep_alive:
+            self._transport.close()
+
+
+class _RefusedError(Exception):
+    """A request that is not handed to the application."""
+
+    def __init__(self, status: HTTPStatus, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+def _origin_form(target: bytes, method: bytes) -> bytes:
+    """The path and query of a target that is not written as one (RFC 9112, section 3.2)."""
+    if target == b"*" and method == b"OPTIONS":
+        return b"/*"
+    try:
+        parsed = httptools.parse_url(target)
+    except httptools.HttpParserInvalidURLError:
+        parsed = None
+    if parsed is None or parsed.schema not in {b"http", b"https"}:
+        raise _RefusedError(HTTPStatus.BAD_REQUEST, "The request's target is not a path.")
+    query = b"?" + parsed.query if parsed.query else b""
+    return bytes((parsed.path or b"/") + query)
+
+
+def _refusal(status: HTTPStatus, message: str, date: bytes) -> bytes:
+    """A whole answer, in the form of every other error."""
+    request_id = f"req-{secrets.token_hex(8)}"
+    _log.info("request refused", extra={"status": int(status), "reason": message, "request_id": request_id})
+    kind = (
+        "internal"
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        else "timeout"
+        if status == HTTPStatus.REQUEST_TIMEOUT
+        else "invalid_request"
+    )
+    body = orjson.dumps({"error": {"type": kind, "message": message, "request_id": request_id}})
+    head = b"content-type: application/json\r\nx-request-id: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % (
+        request_id.encode(),
+        len(body),
+    )
+    return STATUS_LINES[status] + date + head + body

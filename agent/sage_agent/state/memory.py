@@ -1,0 +1,253 @@
+"""State in this process's memory: gone with it and shared with nobody; for tests, and for those who need no more."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from sage_agent.messages import Turn
+from sage_agent.state import gcra
+from sage_agent.state.base import Budget, Rate, Reserved, SessionKey, State, Stored, Taken
+
+V = TypeVar("V")
+_MOST: Final = 100_000
+"""Entries of one kind; beyond, what expires soonest is forgotten first."""
+
+
+class Expiring(Generic[V]):
+    """Values that are gone after their time; `clock` is in seconds. It belongs to one event loop."""
+
+    def __init__(self, clock: Callable[[], float], *, most: int = _MOST) -> None:
+        self._clock = clock
+        self._most = most
+        self._values: dict[str, tuple[float, V]] = {}
+
+    def get(self, key: str) -> V | None:
+        """The value, until it expires."""
+        found = self._values.get(key)
+        if found is None or found[0] <= self._clock():
+            return None
+        return found[1]
+
+    def put(self, key: str, value: V, *, seconds: float) -> None:
+        """Keep a value."""
+        if key not in self._values and len(self._values) >= self._most:
+            self._make_room()
+        self._values[key] = (self._clock() + seconds, value)
+
+    def keys(self) -> Iterable[str]:
+        """The keys of what has not expired."""
+        now = self._clock()
+        return [key for key, (until, _) in self._values.items() if until > now]
+
+    def pop(self, key: str) -> V | None:
+        """Forget a value; what it was, until it expired."""
+        value = self.get(key)
+        self._values.pop(key, None)
+        return value
+
+    def _make_room(self) -> None:
+        """Forget the tenth that expires soonest, what has expired among it."""
+        soonest = sorted(self._values, key=lambda key: self._values[key][0])
+        for key in soonest[: max(1, self._most // 10)]:
+            del self._values[key]
+
+
+class MemoryLimits:
+    """Implements `Limits`."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._arrivals: Expiring[float] = Expiring(clock)
+
+    async def take(self, key: str, rate: Rate, *, cost: int = 1) -> Taken:
+        """Take from a limit."""
+        now = self._clock()
+        before = self._arrivals.get(key)
+        after, taken = gcra.take(now if before is None else before, rate, cost=cost, now=now)
+        if taken.allowed:
+            self._arrivals.put(key, after, seconds=after - now)
+        return taken
+
+
+class MemoryNonces:
+    """Implements `Nonces`. It never forgets one early: where there is no room, none is accepted."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._used: dict[tuple[str, str], float] = {}
+
+    async def claim(self, scope: str, nonce: str, *, seconds: float) -> bool:
+        """Use a nonce up."""
+        now = self._clock()
+        if len(self._used) >= _MOST:
+            self._used = {key: until for key, until in self._used.items() if until > now}
+        if self._used.get((scope, nonce), now) > now or len(self._used) >= _MOST:
+            return False
+        self._used[scope, nonce] = now + seconds
+        return True
+
+
+class MemorySessions:
+    """Implements `Sessions`."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._users: dict[tuple[str, str], Expiring[tuple[Turn, ...]]] = {}
+        self._clock = clock
+
+    async def read(self, key: SessionKey) -> tuple[Turn, ...]:
+        """The turns kept."""
+        user = self._users.get((key.tenant, key.user))
+        return () if user is None else user.get(key.context_id) or ()
+
+    async def append(self, key: SessionKey, turns: Sequence[Turn], *, keep: int, seconds: float) -> None:
+        """Add turns."""
+        user = self._users.setdefault((key.tenant, key.user), Expiring(self._clock, most=1000))
+        user.put(key.context_id, (*(user.get(key.context_id) or ()), *turns)[-keep:], seconds=seconds)
+        if len(self._users) > _MOST:
+            del self._users[next(iter(self._users))]
+
+    async def export(self, tenant: str, user: str) -> dict[str, tuple[Turn, ...]]:
+        """Every conversation of a user."""
+        found = self._users.get((tenant, user))
+        return {} if found is None else {key: found.get(key) or () for key in sorted(found.keys())}
+
+    async def erase(self, tenant: str, user: str) -> int:
+        """Forget a user."""
+        found = self._users.pop((tenant, user), None)
+        return 0 if found is None else len(list(found.keys()))
+
+
+@dataclass(slots=True)
+class _Period:
+    until: float
+    usd: float = 0.0
+
+
+class MemoryBudgets:
+    """Implements `Budgets`."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._periods: dict[str, _Period] = {}
+        self._reserved: Expiring[tuple[float, tuple[tuple[str, _Period], ...]]] = Expiring(clock)
+
+    async def reserve(self, call_id: str, usd: float, budgets: Sequence[Budget], *, seconds: float) -> Reserved:
+        """Set money aside."""
+        if self._reserved.get(call_id) is not None:
+            return Reserved(allowed=True)
+        now = self._clock()
+        periods = [(budget, self._period(budget, now)) for budget in budgets]
+        for budget, period in periods:
+            if period.usd + usd > budget.usd:
+                return Reserved(allowed=False, refused_by=budget.name, retry_after=period.until - now)
+        for budget, period in periods:
+            period.usd += usd
+            self._periods[budget.name] = period
+        self._reserved.put(call_id, (usd, tuple((budget.name, period) for budget, period in periods)), seconds=seconds)
+        return Reserved(allowed=True)
+
+    async def settle(self, call_id: str, usd: float) -> None:
+        """Replace what was set aside."""
+        found = self._reserved.pop(call_id)
+        if found is None:
+            return
+        reserved, periods = found
+        for _, period in periods:
+            period.usd = max(0.0, period.usd + usd - reserved)
+
+    async def used(self, budget: Budget) -> float:
+        """What was spent and set aside."""
+        return self._period(budget, self._clock()).usd
+
+    def _period(self, budget: Budget, now: float) -> _Period:
+        found = self._periods.get(budget.name)
+        return found if found is not None and found.until > now else _Period(now + budget.seconds)
+
+
+class MemoryCache:
+    """Implements `Cache`."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._values: Expiring[bytes] = Expiring(clock, most=10_000)
+
+    async def get(self, key: str) -> bytes | None:
+        """What was put."""
+        return self._values.get(key)
+
+    async def put(self, key: str, value: bytes, *, seconds: float) -> None:
+        """Keep a value."""
+        self._values.put(key, value, seconds=seconds)
+
+    async def clear(self) -> None:
+        """Forget everything."""
+        for key in list(self._values.keys()):
+            self._values.pop(key)
+
+
+class MemoryTasks:
+    """Implements `Tasks`."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._owners: dict[str, Expiring[Stored]] = {}
+
+    async def get(self, owner: str, task_id: str) -> Stored | None:
+        """A task."""
+        found = self._owners.get(owner)
+        return None if found is None else found.get(task_id)
+
+    async def put(self, owner: str, task_id: str, document: bytes, *, expected: int, seconds: float) -> bool:
+        """Write a task."""
+        tasks = self._owners.setdefault(owner, Expiring(self._clock, most=10_000))
+        before = tasks.get(task_id)
+        if (0 if before is None else before.version) != expected:
+            return False
+        tasks.put(task_id, Stored(document, expected + 1), seconds=seconds)
+        if len(self._owners) > _MOST:
+            del self._owners[next(iter(self._owners))]
+        return True
+
+    async def list(self, owner: str, *, limit: int, after: str = "") -> tuple[tuple[str, Stored], ...]:
+        """Tasks by id."""
+        found = self._owners.get(owner)
+        if found is None:
+            return ()
+        ids = sorted(key for key in found.keys() if key > after)[:limit]  # noqa: SIM118 - only what has not expired
+        return tuple((key, stored) for key in ids if (stored := found.get(key)) is not None)
+
+    async def delete(self, owner: str, task_id: str) -> None:
+        """Forget a task."""
+        if (found := self._owners.get(owner)) is not None:
+            found.pop(task_id)
+
+
+class MemoryStore:
+    """Implements `Store`: there is nothing to connect to."""
+
+    kind: Final = "memory"
+
+    async def open(self) -> None:
+        """Nothing to do."""
+
+    async def check(self) -> bool:
+        """Always there."""
+        return True
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def memory_state(clock: Callable[[], float] = time.time) -> State:
+    """Fresh state in memory."""
+    return State(
+        limits=MemoryLimits(clock),
+        nonces=MemoryNonces(clock),
+        sessions=MemorySessions(clock),
+        budgets=MemoryBudgets(clock),
+        cache=MemoryCache(clock),
+        tasks=MemoryTasks(clock),
+        store=MemoryStore(),
+    )

@@ -1,0 +1,372 @@
+"""State in PostgreSQL, for several replicas: every operation is one transaction, by the database's clock."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sage_agent.messages import Turn
+from sage_agent.state import gcra
+from sage_agent.state.base import Budget, Rate, Reserved, SessionKey, State, StateError, Stored, Taken
+from sage_agent.state.keys import digest, owner_of
+from sage_agent.state.sqlite import parse_turns
+
+_LOCK: Final = 0x5A6E_0B50
+"""Of whoever makes the tables, so that replicas that start together do so one after the other."""
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS sage_agent_limits (key text PRIMARY KEY, arrival float8 NOT NULL);
+CREATE TABLE IF NOT EXISTS sage_agent_nonces (key text PRIMARY KEY, until float8 NOT NULL);
+CREATE TABLE IF NOT EXISTS sage_agent_sessions (owner text, context bytea, turns text NOT NULL, until float8 NOT NULL,
+  PRIMARY KEY (owner, context));
+CREATE TABLE IF NOT EXISTS sage_agent_budgets (name text PRIMARY KEY, until float8 NOT NULL, usd float8 NOT NULL);
+CREATE TABLE IF NOT EXISTS sage_agent_reservations (call text, name text, usd float8 NOT NULL, period float8 NOT NULL,
+  until float8 NOT NULL, PRIMARY KEY (call, name));
+CREATE TABLE IF NOT EXISTS sage_agent_answers (key text PRIMARY KEY, value bytea NOT NULL, until float8 NOT NULL);
+CREATE TABLE IF NOT EXISTS sage_agent_tasks (owner text, id text COLLATE "C", document bytea NOT NULL, version int NOT NULL,
+  until float8 NOT NULL, PRIMARY KEY (owner, id));
+CREATE INDEX IF NOT EXISTS sage_agent_nonces_until ON sage_agent_nonces (until);
+CREATE INDEX IF NOT EXISTS sage_agent_answers_until ON sage_agent_answers (until);
+"""
+_EXPIRING: Final = {
+    **dict.fromkeys(("nonces", "sessions", "reservations", "answers", "tasks", "budgets"), "until"),
+    "limits": "arrival",
+}
+"""When a row of a table has expired, by the column that says so."""
+_SWEEP_SECONDS: Final = 10.0
+_NOW: Final = "(SELECT extract(epoch FROM clock_timestamp())::float8)"
+_TAKE: Final = """
+WITH clock AS MATERIALIZED (SELECT extract(epoch FROM clock_timestamp())::float8 AS now),
+taken AS (
+  INSERT INTO sage_agent_limits AS l (key, arrival) SELECT %(key)s, now + %(asked)s FROM clock WHERE %(asked)s <= %(most)s
+  ON CONFLICT (key) DO UPDATE SET arrival = greatest(l.arrival, (SELECT now FROM clock)) + %(asked)s
+    WHERE greatest(l.arrival, (SELECT now FROM clock)) + %(asked)s - (SELECT now FROM clock) <= %(most)s
+  RETURNING arrival)
+SELECT now, (SELECT arrival FROM taken), (SELECT arrival FROM sage_agent_limits WHERE key = %(key)s) FROM clock
+"""
+_CLAIM: Final = f"""
+INSERT INTO sage_agent_nonces AS n (key, until) VALUES (%(key)s, {_NOW} + %(seconds)s)
+ON CONFLICT (key) DO UPDATE SET until = excluded.until WHERE n.until <= {_NOW}
+"""  # noqa: S608 - the same
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Connections to keep: at most `most` open, `idle` of them when there is nothing to do, none older than `lifetime` seconds."""
+
+    most: int
+    idle: int
+    lifetime: float
+
+
+class PostgresStore:
+    """Implements `Store` on the database at `url`; no operation takes more than `timeout` seconds."""
+
+    kind: Final = "postgres"
+
+    def __init__(self, url: str, *, pool: Pool, timeout: float) -> None:
+        from psycopg_pool import AsyncConnectionPool
+
+        self._timeout = timeout
+        self._sweeper: asyncio.Task[None] | None = None
+        milliseconds = max(1, round(timeout * 1000))
+        self._pool: Any = AsyncConnectionPool(
+            url,
+            open=False,
+            min_size=min(pool.idle, pool.most),
+            max_size=pool.most,
+            max_lifetime=pool.lifetime,
+            max_idle=60.0,
+            timeout=timeout,
+            reconnect_timeout=0.0,
+            check=AsyncConnectionPool.check_connection,
+            name="sage-agent",
+            kwargs={
+                "autocommit": True,
+                "application_name": "sage-agent",
+                "connect_timeout": max(2, round(timeout)),
+                "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
+                "keepalives_idle": 30,
+                "tcp_user_timeout": milliseconds,
+            },
+        )
+
+    async def open(self) -> None:
+        """Connect, and make the tables. Raises StateError."""
+        await self._pool.open()
+        async with self.transaction() as cursor:
+            await cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+            await cursor.execute(_SCHEMA)
+        self._sweeper = asyncio.create_task(self._keep_swept())
+
+    async def check(self) -> bool:
+        """Whether it answers."""
+        try:
+            await self.one("SELECT 1")
+        except StateError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.wait([self._sweeper])
+        await self._pool.close(timeout=self._timeout)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        """A cursor in a transaction that is committed at the end of the block. Raises StateError."""
+        import psycopg
+        import psycopg_pool
+
+        try:
+            async with (
+                asyncio.timeout(self._timeout),
+                self._pool.connection() as connection,
+                connection.transaction(),
+                connection.cursor() as cursor,
+            ):
+                yield cursor
+        except (psycopg.Error, psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed, OSError, TimeoutError) as exc:
+            raise StateError(f"PostgreSQL cannot be asked ({type(exc).__name__}).") from exc
+
+    async def one(self, statement: str, arguments: Any = None) -> Any:
+        """The first row of what a statement gives, None where it gives none. Raises StateError."""
+        rows = await self.all(statement, arguments)
+        return rows[0] if rows else None
+
+    async def all(self, statement: str, arguments: Any = None) -> list[Any]:
+        """Every row. Raises StateError."""
+        async with self.transaction() as cursor:
+            await cursor.execute(statement, arguments)
+            return list(await cursor.fetchall()) if cursor.description else []
+
+    async def count(self, statement: str, arguments: Any = None) -> int:
+        """How many rows a statement changed. Raises StateError."""
+        async with self.transaction() as cursor:
+            await cursor.execute(statement, arguments)
+            return int(cursor.rowcount)
+
+    async def sweep(self) -> None:
+        """Forget what has expired, a thousand of a kind at most; replicas that do so together share the work. Raises StateError."""
+        for table, column in _EXPIRING.items():
+            expired = f"SELECT ctid FROM sage_agent_{table} WHERE {column} <= {_NOW} LIMIT 1000 FOR UPDATE SKIP LOCKED"  # noqa: S608 - our own names
+            await self.count(f"DELETE FROM sage_agent_{table} WHERE ctid IN ({expired})")  # noqa: S608 - the same
+
+    async def _keep_swept(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            with contextlib.suppress(StateError):
+                await self.sweep()
+
+
+class PostgresLimits:
+    """Implements `Limits`."""
+
+    def __init__(self, store: PostgresStore) -> None:
+        self._store = store
+
+    async def take(self, key: str, rate: Rate, *, cost: int = 1) -> Taken:
+        """Take from a limit."""
+        step = gcra.interval(rate)
+        asked = {"key": digest(key), "asked": cost * step, "most": rate.burst * step * (1 + 1e-9)}
+        now, after, before = await self._store.one(_TAKE, asked)
+        if after is not None:
+            return gcra.granted(after, rate, now=now)
+        return gcra.refused(max(now, before or now), rate, cost=cost, now=now)
+
+
+class PostgresNonces:
+    """Implements `Nonces`."""
+
+    def __init__(self, store: PostgresStore) -> None:
+        self._store = store
+
+    async def claim(self, scope: str, nonce: str, *, seconds: float) -> bool:
+        """Use a nonce up."""
+        return await self._store.count(_CLAIM, {"key": digest(scope, nonce), "seconds": seconds}) == 1
+
+
+class PostgresSessions:
+    """Implements `Sessions`."""
+
+    def __init__(self, store: PostgresStore) -> None:
+        self._store = store
+
+    async def read(self, key: SessionKey) -> tuple[Turn, ...]:
+        """The turns kept."""
+        statement = f"SELECT turns FROM sage_agent_sessions WHERE owner = %s AND context = %s AND until > {_NOW}"  # noqa: S608 - our own names
+        row = await self._store.one(statement, (owner_of(key), _bytes(key.context_id)))
+        return () if row is None else parse_turns(row[0])
+
+    async def append(self, key: SessionKey, turns: Sequence[Turn], *, keep: int, seconds: float) -> None:
+        """Add turns."""
+        where = (owner_of(key), _bytes(key.context_id))
+        async with self._store.transaction() as cursor:
+            await cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (digest(where[0], key.context_id),))
+            await cursor.execute(
+                f"SELECT turns FROM sage_agent_sessions WHERE owner = %s AND context = %s AND until > {_NOW}",  # noqa: S608 - our own names
+                where,
+            )
+            row = await cursor.fetchone()
+            kept = (*(() if row is None else parse_turns(row[0])), *turns)[-keep:]
+            text = json.dumps([[turn.role, turn.text] for turn in kept])
+            await cursor.execute(
+                f"INSERT INTO sage_agent_sessions VALUES (%s, %s, %s, {_NOW} + %s)"  # noqa: S608 - our own names
+                " ON CONFLICT (owner, context) DO UPDATE SET turns = excluded.turns, until = excluded.until",
+                (*where, text, seconds),
+            )
+
+    async def export(self, tenant: str, user: str) -> dict[str, tuple[Turn, ...]]:
+        """Every conversation of a user."""
+        statement = f"SELECT context, turns FROM sage_agent_sessions WHERE owner = %s AND until > {_NOW} ORDER BY context"  # noqa: S608 - our own names
+        rows = await self._store.all(statement, (owner_of(SessionKey(tenant, user, "")),))
+        return {bytes(context).decode("utf-8", "surrogatepass"): parse_turns(turns) for context, turns in rows}
+
+    async def erase(self, tenant: str, user: str) -> int:
+        """Forget a user."""
+        return await self._store.count("DELETE FROM sage_agent_sessions WHERE owner = %s", (owner_of(SessionKey(tenant, user, "")),))
+
+
+def _bytes(text: str) -> bytes:
+    """A text that may hold what PostgreSQL's texts may not, such as a zero."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+class PostgresBudgets:
+    """Implements `Budgets`."""
+
+    def __init__(self, store: PostgresStore) -> None:
+        self._store = store
+
+    async def reserve(self, call_id: str, usd: float, budgets: Sequence[Budget], *, seconds: float) -> Reserved:
+        """Set money aside."""
+        async with self._store.transaction() as cursor:
+            for name in sorted(budget.name for budget in budgets):
+                await cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 1))", (name,))
+            await cursor.execute("SELECT 1 FROM sage_agent_reservations WHERE call = %s LIMIT 1", (call_id,))
+            if await cursor.fetchone() is not None:
+                return Reserved(allowed=True)
+            found = [await self._period(cursor, budget) for budget in budgets]
+            for budget, (now, until, spent) in zip(budgets, found, strict=True):
+                if spent + usd > budget.usd:
+                    return Reserved(allowed=False, refused_by=budget.name, retry_after=until - now)
+            for budget, (now, until, _) in zip(budgets, found, strict=True):
+                await cursor.execute(
+                    "INSERT INTO sage_agent_budgets AS b VALUES (%s, %s, %s) ON CONFLICT (name) DO UPDATE SET until = excluded.until,"
+                    " usd = excluded.usd + CASE WHEN b.until = excluded.until THEN b.usd ELSE 0 END",
+                    (budget.name, until, usd),
+                )
+                await cursor.execute(
+                    "INSERT INTO sage_agent_reservations VALUES (%s, %s, %s, %s, %s)", (call_id, budget.name, usd, until, now + seconds)
+                )
+        return Reserved(allowed=True)
+
+    async def settle(self, call_id: str, usd: float) -> None:
+        """Replace what was set aside."""
+        await self._store.count(
+            f"""
+            WITH gone AS (DELETE FROM sage_agent_reservations WHERE call = %s AND until > {_NOW} RETURNING name, usd, period)
+            UPDATE sage_agent_budgets AS b SET usd = greatest(0, b.usd + %s - gone.usd)
+            FROM gone WHERE b.name = gone.name AND b.until = gone.period
+            """,  # noqa: S608 - our own names
+            (call_id, usd),
+        )
+
+    async def used(self, budget: Budget) -> float:
+        """What was spent and set aside."""
+        async with self._store.transaction() as cursor:
+            return (await self._period(cursor, budget))[2]
+
+    async def _period(self, cursor: Any, budget: Budget) -> tuple[float, float, float]:
+        """The time now, when the current period of a budget ends, and what was spent in it."""
+        await cursor.execute(
+            f"SELECT now, until, usd FROM {_NOW} AS clock(now) LEFT JOIN sage_agent_budgets ON name = %s AND until > now",  # noqa: S608 - our own names
+            (budget.name,),
+        )
+        now, until, usd = await cursor.fetchone()
+        return (now, now + budget.seconds, 0.0) if until is None else (now, until, usd)
+
+
+class PostgresCache:
+    """Implements `Cache`."""
+
+    def __init__(self, store: PostgresStore) -> None:
+        self._store = store
+
+    async def get(self, key: str) -> bytes | None:
+        """What was put."""
+        row = await self._store.one(f"SELECT value FROM sage_agent_answers WHERE key = %s AND until > {_NOW}", (digest(key),))  # noqa: S608 - our own names
+        return None if row is None else bytes(row[0])
+
+    async def put(self, key: str, value: bytes, *, seconds: float) -> None:
+        """Keep a value."""
+        await self._store.count(
+            f"INSERT INTO sage_agent_answers VALUES (%s, %s, {_NOW} + %s)"  # noqa: S608 - our own names
+            " ON CONFLICT (key) DO UPDATE SET value = excluded.value, until = excluded.until",
+            (digest(key), value, seconds),
+        )
+
+    async def clear(self) -> None:
+        """Forget everything."""
+        await self._store.count("DELETE FROM sage_agent_answers")
+
+
+class PostgresTasks:
+    """Implements `Tasks`."""
+
+    def __init__(self, store: PostgresStore) -> None:
+        self._store = store
+
+    async def get(self, owner: str, task_id: str) -> Stored | None:
+        """A task."""
+        statement = f"SELECT document, version FROM sage_agent_tasks WHERE owner = %s AND id = %s AND until > {_NOW}"  # noqa: S608 - our own names
+        row = await self._store.one(statement, (digest(owner), task_id))
+        return None if row is None else Stored(bytes(row[0]), row[1])
+
+    async def put(self, owner: str, task_id: str, document: bytes, *, expected: int, seconds: float) -> bool:
+        """Write a task."""
+        statement = f"""
+            INSERT INTO sage_agent_tasks AS t VALUES (%(owner)s, %(id)s, %(document)s, %(expected)s + 1, {_NOW} + %(seconds)s)
+            ON CONFLICT (owner, id) DO UPDATE SET document = excluded.document, version = excluded.version, until = excluded.until
+            WHERE CASE WHEN t.until > {_NOW} THEN t.version ELSE 0 END = %(expected)s
+            """  # noqa: S608 - our own names
+        if expected:
+            statement = f"""
+            UPDATE sage_agent_tasks SET document = %(document)s, version = version + 1, until = {_NOW} + %(seconds)s
+            WHERE owner = %(owner)s AND id = %(id)s AND version = %(expected)s AND until > {_NOW}
+            """  # noqa: S608 - our own names
+        asked = {"owner": digest(owner), "id": task_id, "document": document, "expected": expected, "seconds": seconds}
+        return await self._store.count(statement, asked) == 1
+
+    async def list(self, owner: str, *, limit: int, after: str = "") -> tuple[tuple[str, Stored], ...]:
+        """Tasks by id."""
+        statement = (
+            "SELECT id, document, version FROM sage_agent_tasks WHERE owner = %s AND id > %s"  # noqa: S608 - our own names
+            f" AND until > {_NOW} ORDER BY id LIMIT %s"
+        )
+        rows = await self._store.all(statement, (digest(owner), after, limit))
+        return tuple((task_id, Stored(bytes(document), version)) for task_id, document, version in rows)
+
+    async def delete(self, owner: str, task_id: str) -> None:
+        """Forget a task."""
+        await self._store.count("DELETE FROM sage_agent_tasks WHERE owner = %s AND id = %s", (digest(owner), task_id))
+
+
+def postgres_state(url: str, *, pool: Pool, timeout: float) -> State:
+    """State in the database at `url`; `timeout` is in seconds."""
+    store = PostgresStore(url, pool=pool, timeout=timeout)
+    return State(
+        limits=PostgresLimits(store),
+        nonces=PostgresNonces(store),
+        sessions=PostgresSessions(store),
+        budgets=PostgresBudgets(store),
+        cache=PostgresCache(store),
+        tasks=PostgresTasks(store),
+        store=store,
+    )

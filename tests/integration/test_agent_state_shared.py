@@ -1,0 +1,123 @@
+"""Several processes on one store, one of them killed in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from sage_agent.state.base import SessionKey
+from tests.support.databases import postgres, redis_server
+from tests.support.ports import free_port
+from tests.support.state_worker import BUDGET, RATE, open_state
+
+_ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def _place(kind: str, tmp_path: Path) -> Iterator[str]:
+    if kind == "sqlite":
+        yield str(tmp_path / "state.db")
+    elif kind == "postgres":
+        with postgres() as url:
+            yield url
+    else:
+        with redis_server() as url:
+            yield url
+
+
+def _start(kind: str, place: str, name: str, log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as out:
+        return subprocess.Popen([sys.executable, "-m", "tests.support.state_worker", kind, place, name], stdout=out, cwd=_ROOT)
+
+
+def _acknowledged(log: Path) -> list[str]:
+    return log.read_text().rpartition("\n")[0].splitlines()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres", "redis"])
+def test_processes_share_limits_nonces_money_and_turns_and_a_killed_one_loses_nothing(kind: str, tmp_path: Path) -> None:
+    """Two processes take from one limit and one budget, no nonce is had twice, and what was acknowledged before a kill -9 is there."""
+    logs = [tmp_path / "a.log", tmp_path / "b.log"]
+    with _place(kind, tmp_path) as place:
+        workers = [_start(kind, place, name, log) for name, log in zip("ab", logs, strict=True)]
+        try:
+            deadline = time.monotonic() + 60
+            while sum(word.startswith("turn") for word in _acknowledged(logs[0])) < 100:
+                assert time.monotonic() < deadline, _acknowledged(logs[0])[-3:]
+                time.sleep(0.01)
+            workers[0].send_signal(signal.SIGKILL)
+            workers[0].wait()
+            assert workers[1].wait(90) == 0
+        finally:
+            for worker in workers:
+                worker.kill()
+                worker.wait()
+        said = [word for log in logs for word in _acknowledged(log)]
+        kinds = Counter(word.partition(" ")[0] for word in said)
+        nonces = [word for word in said if word.startswith("nonce")]
+        assert len(nonces) == len(set(nonces)) > 100
+
+        async def look() -> tuple[int, float, list[list[str]]]:
+            state = open_state(kind, place)
+            await state.store.open()
+            turns = [[turn.text for turn in await state.sessions.read(SessionKey("", name, "c"))] for name in "ab"]
+            left = (await state.limits.take("shared", RATE)).remaining
+            used = await state.budgets.used(BUDGET)
+            await state.store.close()
+            return left, used, turns
+
+        left, used, turns = asyncio.run(look())
+        for log, kept in zip(logs, turns, strict=True):
+            told = {word.partition(" ")[2] for word in _acknowledged(log) if word.startswith("turn")}
+            assert told <= set(kept)
+            assert len(kept) == len(set(kept))
+        in_flight = 8
+        assert RATE.burst - in_flight <= kinds["limit"] <= RATE.burst
+        assert left <= in_flight
+        assert BUDGET.usd - in_flight <= kinds["usd"] <= used <= BUDGET.usd
+
+
+@pytest.mark.parametrize("kind", ["postgres", "redis"])
+def test_a_database_that_comes_back_is_used_again(kind: str) -> None:
+    """While the server is gone every operation is an error in time; once it is back they work without a restart of ours."""
+    from sage_agent.state.base import StateError
+    from sage_agent.state.postgres import Pool, postgres_state
+    from sage_agent.state.redis import redis_state
+
+    port = free_port()
+    serve = {"postgres": postgres, "redis": redis_server}[kind]
+
+    async def main() -> None:
+        with serve(port=port) as url:
+            state = (
+                postgres_state(url, pool=Pool(3, 1, 60.0), timeout=1.0)
+                if kind == "postgres"
+                else redis_state(url, connections=3, timeout=1.0)
+            )
+            await state.store.open()
+            assert await state.nonces.claim("s", "one", seconds=60)
+        began = time.monotonic()
+        with pytest.raises(StateError):
+            await state.nonces.claim("s", "two", seconds=60)
+        assert not await state.store.check()
+        assert time.monotonic() - began < 5
+        with serve(port=port):
+            for _ in range(200):
+                if await state.store.check():
+                    break
+                await asyncio.sleep(0.1)
+            if kind == "postgres":
+                await state.store.open()
+            assert await state.nonces.claim("s", "three", seconds=60)
+            await state.store.close()
+
+    asyncio.run(main())
