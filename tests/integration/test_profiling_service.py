@@ -19,21 +19,12 @@ import pytest
 
 from sage_obs.processes import Process, spawn, stop
 from sage_obs.profiling import pprof
-from tests.support.agents import BODY, running_agent
+from tests.support.agents import BODY, read_lines, running_agent, start_agent
 from tests.support.ports import free_port
-from tests.support.pprof import go_pprof
+from tests.support.pprof import GUIDE_LINES, go_pprof
 from tests.support.services import wait_until
 
 TOKEN = f"s3cret-{1 + 1}"
-_LINES = """\
-curl http://localhost:6060/debug/pprof/profile?seconds=30 > cpu.prof
-go tool pprof cpu.prof
-curl http://localhost:6060/debug/pprof/heap > mem.prof
-go tool pprof mem.prof
-curl http://localhost:6060/debug/pprof/goroutine > goroutine.prof
-go tool pprof goroutine.prof
-"""
-"""As the deployment guide has them."""
 _SERVICE = """
 import asyncio, multiprocessing, os, sys, time
 import sage_obs
@@ -78,7 +69,7 @@ def _service(folder: Path, *arguments: str, **environ: str) -> Iterator[tuple[Pr
 
 def _commands(port: int, seconds: int) -> Iterator[list[str]]:
     """The guide's commands, shorter and at another port; where it waits for what to type, that is given."""
-    for line in _LINES.replace(":6060", f":{port}").replace("seconds=30", f"seconds={seconds}").splitlines():
+    for line in GUIDE_LINES.replace(":6060", f":{port}").replace("seconds=30", f"seconds={seconds}").splitlines():
         yield ["sh", "-c", line.replace("curl", "curl --silent --show-error --fail-with-body")]
 
 
@@ -226,3 +217,30 @@ def test_the_command_line_has_every_kind(tmp_path: Path) -> None:
         assert "cannot be seen from outside" in run("heap", "--pid", str(process.pid), code=2)
         assert "cannot look at process" in run("cpu", "--pid", str(2**22 - 1), "--seconds", "1", code=1)
     assert "Cannot fetch a profile" in run("cpu", "--url", url, "--seconds", "1", code=1)
+
+
+def test_the_agents_workers_are_asked_on_one_port_which_outlives_each(tmp_path: Path) -> None:
+    """Of two workers one has the port and passes on what is asked of the other; when it dies another one has it within moments."""
+    port = free_port()
+    environ = {"SAGE_SERVER_WORKERS": "2", "SAGE_PROFILING_PORT": str(port)}
+    process = start_agent(tmp_path, environ=environ)
+    address = f"http://127.0.0.1:{port}/debug/pprof/"
+
+    def index() -> tuple[int, list[int]]:
+        try:
+            page = httpx.get(address, trust_env=False).text
+        except httpx.TransportError:
+            return 0, []
+        return int(page.partition("Process ")[2].partition(".")[0]), [int(one.partition('"')[0]) for one in page.split('href="?pid=')[1:]]
+
+    try:
+        wait_until(lambda: sum(line["message"] == "agent listening" for line in read_lines(process)) == 2, says=lambda: process.tail(20))
+        wait_until(lambda: len(index()[1]) == 1, says=lambda: process.tail(20))
+        holder, (other,) = index()
+        profile = httpx.get(f"{address}goroutine?pid={other}", trust_env=False)
+        assert profile.status_code == 200
+        assert pprof.decode(profile.content).total() > 0
+        os.kill(holder, signal.SIGKILL)
+        wait_until(lambda: index()[0] not in {0, holder} and len(index()[1]) == 1, says=lambda: process.tail(20))
+    finally:
+        stop([process], grace=5)

@@ -14,6 +14,15 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from tests.support.databases import _tree
 
+GUIDE_LINES = """\
+curl http://localhost:6060/debug/pprof/profile?seconds=30 > cpu.prof
+go tool pprof cpu.prof
+curl http://localhost:6060/debug/pprof/heap > mem.prof
+go tool pprof mem.prof
+curl http://localhost:6060/debug/pprof/goroutine > goroutine.prof
+go tool pprof goroutine.prof
+"""
+"""As the deployment guide has them."""
 _PPROF = "usr/lib/go-1.19/pkg/tool/linux_amd64/pprof"
 _PART = descriptor_pb2.FieldDescriptorProto
 _NUMBERS = {"int64": _PART.TYPE_INT64, "uint64": _PART.TYPE_UINT64, "bool": _PART.TYPE_BOOL, "string": _PART.TYPE_STRING}
