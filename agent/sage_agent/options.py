@@ -94,9 +94,5 @@ AGENT_OPTIONS: Final[Mapping[str, Option]] = {
 }
 """The runtime's settings by argument name."""
 
-UNUSED_PATHS: Final[tuple[str, ...]] = ()
-"""Keys of the deployment guide that are accepted and do nothing yet; whoever sets one is told so."""
-UNUSED_VARIABLES: Final = ("SAGE_PROFILING_ENABLED", "SAGE_PROFILING_PORT")
-"""Environment variables of the deployment guide of which the same is true."""
-VARIABLES: Final = (*UNUSED_VARIABLES, "SAGE_ENV")
+VARIABLES: Final = ("SAGE_ENV",)
 """Variables that are read and belong to no setting, for `sage-obs doctor`."""

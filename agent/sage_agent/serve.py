@@ -41,7 +41,7 @@ from sage_agent.web.app import App, operation
 from sage_agent.web.guard import Guard
 from sage_obs.conventions import CERTIFICATE_EXPIRY
 from sage_obs.errors import SageObsError, UnavailableError
-from sage_obs.settings import Settings
+from sage_obs.settings import OPTIONS, Settings
 
 _log = logging.getLogger("sage_agent")
 
@@ -189,10 +189,17 @@ def require_server() -> None:
 
 
 def switch_on(layer: Settings) -> sage_obs.Handle:
-    """Instrument this process. Raises UnavailableError where its metrics and health cannot be served: nobody could see it run."""
+    """Instrument this process; profiles are served unless that was switched off, and metrics and health have to be.
+
+    Raises UnavailableError where those cannot be: nobody could see it run.
+    """
     if layer.sources["version"].source == "default":
         layer = replace(layer, version=importlib.metadata.version("sage-obs"))
-    handle = sage_obs.instrument(**{field.name: getattr(layer, field.name) for field in fields(layer) if field.name != "sources"})
+    if layer.sources["profiling"].source == "default":
+        layer = replace(layer, profiling=True)
+    values = {field.name: getattr(layer, field.name) for field in fields(layer) if field.name != "sources"}
+    chosen = {name: value for name, value in values.items() if layer.sources[name].source != "default" or value != OPTIONS[name].default}
+    handle = sage_obs.instrument(**chosen)
     status = handle.status()
     if "logs" not in status or not status["logs"].on:
         log_plainly()
@@ -271,6 +278,7 @@ def start_line(config: AgentConfig, listener: Listener, handle: sage_obs.Handle,
         "host": listener.host,
         "port": listener.port,
         "metrics_port": handle.metrics_port,
+        "profiling_port": handle.profiling_port,
         "provider": config.llm.first.provider,
         "model": config.llm.first.model,
         "fallbacks": [f"{one.provider} {one.model}" for one in config.llm.targets[1:]],
