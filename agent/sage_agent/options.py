@@ -7,6 +7,7 @@ from typing import Final
 
 from sage_agent.flow.options import FLOW_OPTIONS
 from sage_agent.llm.options import LLM_OPTIONS, parse_deadline
+from sage_agent.references import SECRET_OPTIONS
 from sage_agent.state.options import STATE_OPTIONS
 from sage_obs.conventions import DEFAULT_AGENT_PORT
 from sage_obs.settings import Option, parse_choice, parse_int, parse_port, parse_seconds, parse_text
@@ -23,6 +24,7 @@ AGENT_OPTIONS: Final[Mapping[str, Option]] = {
     **LLM_OPTIONS,
     **FLOW_OPTIONS,
     **STATE_OPTIONS,
+    **SECRET_OPTIONS,
     "host": Option("server.host", ("SAGE_SERVER_HOST",), parse_text, "0.0.0.0", "the address requests are taken on"),  # noqa: S104 - a server
     "port": Option("server.port", ("SAGE_SERVER_PORT",), parse_port, DEFAULT_AGENT_PORT, "the port requests are taken on"),
     "max_body_bytes": Option(

@@ -25,10 +25,11 @@ from sage_agent.flow.spending import Spending
 from sage_agent.llm.providers.select import wire_name
 from sage_agent.llm.retries import Retries
 from sage_agent.llm.targets import open_targets
+from sage_agent.rotation import Rotation
 from sage_agent.server.hooks import Hooks
 from sage_agent.server.sockets import Listener, open_listener
 from sage_agent.state.base import State, StateError
-from sage_agent.state.open import make_state
+from sage_agent.state.open import keep_counting, make_state
 from sage_agent.web.app import App, operation
 from sage_obs.errors import SageObsError, UnavailableError
 from sage_obs.settings import Settings
@@ -75,7 +76,8 @@ class Parts:
         self._agent = config.layer.agent_id
         self._memory = memory
         self._service = Service(calls, config.concurrency, asking=_asking(config.flow), memory=memory, agent=self._agent)
-        self._reporting: asyncio.Task[None] | None = None
+        self._rotation = Rotation(config, self.renew)
+        self._tasks: list[asyncio.Task[None]] = []
         self.app = sage_obs.instrument_app(App(self._service, config.server), operation=operation, protocol=config.protocol)
 
     def expose(self) -> None:
@@ -87,6 +89,12 @@ class Parts:
         if self._memory.spending is not None:
             self._memory.spending.expose()
 
+    def renew(self, config: AgentConfig) -> None:
+        """Go on with the secrets that the configuration has by now; nothing else of it counts."""
+        self.calls.renew(config.llm)
+        if config.state.url:
+            self.state.store.renew(config.state.url)
+
     async def open(self) -> None:
         """Connect to the store. Raises UnavailableError."""
         try:
@@ -94,12 +102,13 @@ class Parts:
         except StateError as exc:
             hint = "Start it or correct storage.*; SAGE_STORAGE_TYPE=memory keeps nothing."
             raise UnavailableError(f"Where state is kept cannot be used: {exc.message}", hint=hint) from exc
-        self._reporting = asyncio.create_task(keep_reporting(self._service, self._agent))
+        forever = (keep_reporting(self._service, self._agent), keep_counting(self.state.store), self._rotation.run())
+        self._tasks = [asyncio.create_task(one) for one in forever]
 
     async def close(self) -> None:
         """Settle what is open, and let go."""
-        if self._reporting is not None:
-            self._reporting.cancel()
+        for task in self._tasks:
+            task.cancel()
         if self._memory.spending is not None:
             await self._memory.spending.close()
         await self.calls.close()

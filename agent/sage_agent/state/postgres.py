@@ -71,11 +71,12 @@ class PostgresStore:
     def __init__(self, url: str, *, pool: Pool, timeout: float) -> None:
         from psycopg_pool import AsyncConnectionPool
 
+        self._url = url
         self._timeout = timeout
         self._sweeper: asyncio.Task[None] | None = None
         milliseconds = max(1, round(timeout * 1000))
         self._pool: Any = AsyncConnectionPool(
-            url,
+            lambda: self._url,
             open=False,
             min_size=min(pool.idle, pool.most),
             max_size=pool.most,
@@ -117,6 +118,19 @@ class PostgresStore:
             self._sweeper.cancel()
             await asyncio.wait([self._sweeper])
         await self._pool.close(timeout=self._timeout)
+
+    def renew(self, url: str) -> None:
+        """Connect with another user or password; what is connected stays so until its time is over."""
+        from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+        said = {name: value for name, value in conninfo_to_dict(url).items() if name in {"user", "password"}}
+        self._url = make_conninfo(self._url, **said)
+
+    def connections(self) -> tuple[int, int]:
+        """Those of the pool."""
+        stats = self._pool.get_stats()
+        idle = stats.get("pool_available", 0)
+        return max(0, stats.get("pool_size", 0) - idle), idle
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:

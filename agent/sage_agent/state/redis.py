@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 
 from sage_agent.messages import Turn
@@ -90,6 +91,22 @@ return 1
 """
 
 
+@dataclass(slots=True)
+class Credentials:
+    """What the client asks for whenever it connects."""
+
+    username: str
+    password: str = field(repr=False)
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        """Name and password, or the password alone."""
+        return (self.username, self.password) if self.username else (self.password,)
+
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        """The same."""
+        return self.get_credentials()
+
+
 class RedisStore:
     """Implements `Store` on the server at `url`; no operation takes more than `timeout` seconds.
 
@@ -100,10 +117,14 @@ class RedisStore:
 
     def __init__(self, url: str, *, connections: int, timeout: float, prefix: str = "sage-agent") -> None:
         from redis.asyncio import BlockingConnectionPool, Redis
+        from redis.asyncio.connection import parse_url
 
         self._prefix = f"{{{prefix}}}"
-        pool = BlockingConnectionPool.from_url(
-            url,
+        said: dict[str, Any] = dict(parse_url(url))
+        self._credentials = Credentials(said.pop("username", ""), said.pop("password", ""))
+        pool = BlockingConnectionPool(
+            **said,
+            credential_provider=self._credentials if self._credentials.password else None,
             max_connections=connections,
             timeout=timeout,
             socket_timeout=timeout,
@@ -111,6 +132,7 @@ class RedisStore:
             health_check_interval=30,
             client_name="sage-agent",
         )
+        self._pool: Any = pool
         self._client: Any = Redis.from_pool(pool)
         self._scripts: dict[str, Any] = {}
         self._place = _place(pool.connection_kwargs)
@@ -134,6 +156,17 @@ class RedisStore:
     async def close(self) -> None:
         """Let go of the connections."""
         await self._client.aclose()
+
+    def renew(self, url: str) -> None:
+        """Connect with another user or password; what is connected stays so."""
+        from redis.asyncio.connection import parse_url
+
+        said = parse_url(url)
+        self._credentials.username, self._credentials.password = said.get("username", ""), said.get("password", "")
+
+    def connections(self) -> tuple[int, int]:
+        """Those of the pool."""
+        return len(self._pool._in_use_connections), len([one for one in self._pool._available_connections if one.is_connected])  # noqa: SLF001 - it tells nobody
 
     async def script(self, text: str, keys: Sequence[str], *arguments: str | bytes | float) -> Any:
         """What a script returns; it is sent once and called by its digest from then on. Raises StateError."""

@@ -65,6 +65,13 @@ class SqliteStore:
         """Finish and let go."""
         self._writer.close()
 
+    def renew(self, url: str) -> None:
+        """A file has no password."""
+
+    def connections(self) -> tuple[int, int]:
+        """The writer's."""
+        return (1, 0) if self._writer.busy else (0, 1)
+
     async def run(self, work: Work[T]) -> T:
         """Do something whole or not at all; now and then what has expired goes first."""
         now = self.clock()

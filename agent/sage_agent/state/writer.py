@@ -59,6 +59,11 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="sage-agent-state", daemon=True)
         self._thread.start()
 
+    @property
+    def busy(self) -> bool:
+        """Whether something waits to be done."""
+        return not self._orders.empty()
+
     async def run(self, work: Work[T], *, seconds: float) -> T:
         """Have work done; its result once it is in the database. Raises StateError where that takes longer than `seconds`."""
         if self._thread is None:
