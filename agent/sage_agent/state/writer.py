@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import sqlite3
 import threading
@@ -52,7 +53,8 @@ class Writer:
     def open(self) -> None:
         """Make the database where there is none, and begin. Raises StateError."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # conversations are nobody else's; SQLite's files follow
             self._connection = self._connect()
         except (OSError, sqlite3.Error) as exc:
             raise StateError(f"The database {self._path} cannot be opened ({exc}).") from exc
@@ -89,6 +91,7 @@ class Writer:
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=_BUSY_SECONDS)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA secure_delete=ON")  # what a user had erased is overwritten
         connection.executescript(self._schema)
         return connection
 
