@@ -14,6 +14,9 @@ from sage_agent.llm.config import LlmConfig, read_llm
 from sage_agent.options import AGENT_OPTIONS, UNUSED_PATHS, UNUSED_VARIABLES
 from sage_agent.references import References
 from sage_agent.secrets import Secrets
+from sage_agent.security.config import SecurityConfig, read_security
+from sage_agent.server.config import ServerConfig
+from sage_agent.server.tls import read_tls
 from sage_agent.state.config import StateConfig, read_state
 from sage_obs.errors import ConfigError
 from sage_obs.settings import OPTIONS, Option, Settings, Value, read_yaml, resolve
@@ -21,17 +24,6 @@ from sage_obs.settings import OPTIONS, Option, Settings, Value, read_yaml, resol
 DEFAULT_FILE: Final = Path("config.yaml")
 _KEYS: Final = ("openai_api_key", "anthropic_api_key", "gemini_api_key", "llm_api_key", "llm_api_keys")
 _JAEGER: Final = re.compile(r"(https?://[^/]+):14268/api/traces/?", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class ServerConfig:
-    """Where requests are taken and their bounds: bytes of a body, seconds of a request and of the drain."""
-
-    host: str
-    port: int
-    max_body_bytes: int
-    drain_timeout: float
-    request_timeout: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +40,7 @@ class AgentConfig:
     server: ServerConfig
     concurrency: ConcurrencyConfig
     flow: FlowConfig
+    security: SecurityConfig
     state: StateConfig
     layer: Settings
     settings: Mapping[str, Value]
@@ -85,7 +78,8 @@ def load(
     return AgentConfig(
         protocol=plain["protocol"],
         llm=llm,
-        server=ServerConfig(**{name: plain[name] for name in ServerConfig.__dataclass_fields__}),
+        server=ServerConfig(**{name: plain[name] for name in ServerConfig.__dataclass_fields__ if name != "tls"}, tls=read_tls(plain)),
+        security=read_security(plain),
         concurrency=ConcurrencyConfig(**{name: plain[name] for name in ConcurrencyConfig.__dataclass_fields__}),
         flow=read_flow(plain),
         state=read_state(values),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields, is_dataclass, replace
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from sage_agent.secrets import Secrets
@@ -63,31 +64,29 @@ class References:
         return value if not places else Value(value.value, f"{value.source}: {', '.join(places)}", value.secret)
 
     def _following(self, option: Option) -> Callable[[object], Any]:
-        def parse(raw: object) -> Any:
-            several = isinstance(option.default, tuple)
-            if isinstance(raw, str) and (isinstance(raw, _Whole) or not several):
-                raw = self._read(option, raw)
-            value = option.parse(raw)
-            return tuple(dict.fromkeys(self._each(option, value))) if several else value
+        return lambda raw: option.parse(self._resolved(option, raw))
 
-        return parse
+    def _resolved(self, option: Option, raw: object) -> object:
+        """What was written, with secrets where there were references: before it is parsed, as a parser may keep only a digest."""
+        if isinstance(raw, _Whole):
+            raw = self._read(option, raw)
+        elif isinstance(raw, str) and not isinstance(option.default, tuple):
+            return self._read(option, raw)
+        if isinstance(raw, str) and isinstance(option.default, tuple):
+            if not raw.lstrip().startswith(("[", "{")):
+                return ",".join(self._read(option, one.strip()) for one in raw.split(","))
+            try:
+                raw = json.loads(raw)
+            except json.JSONDecodeError:
+                return raw
+        return self._filled(option, raw)
 
-    def _each(self, option: Option, values: tuple[Any, ...]) -> Iterator[Any]:
-        """Every entry of a list, what is secret in it resolved; a file may hold several."""
-        for one in values:
-            if isinstance(one, str):
-                text = self._read(option, one)
-                yield from (one,) if text == one else option.parse(text)
-            elif is_dataclass(one) and not isinstance(one, type):
-                hidden = {field.name: getattr(one, field.name) for field in fields(one) if not field.repr}
-                yield replace(one, **{name: self._filled(option, value) for name, value in hidden.items()})
-            else:
-                yield one
-
-    def _filled(self, option: Option, value: Any) -> Any:
-        if isinstance(value, tuple):
-            return tuple(self._filled(option, one) for one in value)
-        return self._read(option, value) if isinstance(value, str) else value
+    def _filled(self, option: Option, tree: Any) -> Any:
+        if isinstance(tree, list):
+            return [self._filled(option, one) for one in tree]
+        if isinstance(tree, dict):
+            return {name: self._filled(option, one) for name, one in tree.items()}
+        return self._read(option, tree) if isinstance(tree, str) else tree
 
     def _read(self, option: Option, text: str) -> str:
         secret = self._secrets.find(option.path, str(text))

@@ -6,6 +6,7 @@ import asyncio
 import importlib.metadata
 import importlib.util
 import logging
+import socket
 import sys
 import threading
 import time
@@ -26,11 +27,17 @@ from sage_agent.llm.providers.select import wire_name
 from sage_agent.llm.retries import Retries
 from sage_agent.llm.targets import open_targets
 from sage_agent.rotation import Rotation
+from sage_agent.security.build import build_doors
+from sage_agent.server.connections import Application
 from sage_agent.server.hooks import Hooks
+from sage_agent.server.redirect import Redirect
 from sage_agent.server.sockets import Listener, open_listener
+from sage_agent.server.tls import Certificate
+from sage_agent.server.workers import supervisor_line
 from sage_agent.state.base import State, StateError
 from sage_agent.state.open import keep_counting, make_state
 from sage_agent.web.app import App, operation
+from sage_obs.conventions import CERTIFICATE_EXPIRY
 from sage_obs.errors import SageObsError, UnavailableError
 from sage_obs.settings import Settings
 
@@ -44,14 +51,17 @@ class MissingExtraError(SageObsError, ImportError):
 def serve(config: AgentConfig, *, environ: MutableMapping[str, str]) -> None:
     """Serve until SIGTERM or SIGINT, then drain and flush. Raises SageObsError where it cannot start."""
     began = time.monotonic()
-    _require_server()
+    require_server()
     listener = open_listener(config.server.host, config.server.port, environ=environ)
+    certificate = None if config.server.tls is None else Certificate(config.server.tls, changed=_show_expiry)
     state, state_notice = make_state(config.state)
     parts = build(config, state)
     listening = threading.Event()
     register_checks(parts.calls, state, listening=listening.is_set, unready=config.llm.scripted.unready)
     handle = switch_on(config.layer)
     parts.expose()
+    if certificate is not None:
+        certificate.tell()
     for notice in filter(None, (*config.notices, state_notice)):
         _log.warning(notice)
 
@@ -62,7 +72,7 @@ def serve(config: AgentConfig, *, environ: MutableMapping[str, str]) -> None:
 
     hooks = Hooks(before=_when_ready(config, listener, parts), listening=announce, draining=_drain, after=parts.close)
     try:
-        _run(parts.app, hooks, listener, drain_timeout=config.server.drain_timeout)
+        _run(config, parts.app, hooks, listener, certificate, supervisor=supervisor_line(environ))
     finally:
         sage_obs.flush(timeout=config.layer.exit_timeout)
 
@@ -78,12 +88,15 @@ class Parts:
         self._service = Service(calls, config.concurrency, asking=_asking(config.flow), memory=memory, agent=self._agent)
         self._rotation = Rotation(config, self.renew)
         self._tasks: list[asyncio.Task[None]] = []
-        self.app = sage_obs.instrument_app(App(self._service, config.server), operation=operation, protocol=config.protocol)
+        self._doors = build_doors(config.security, state)
+        app = App(self._service, config.server, self._doors.guard)
+        self.app = sage_obs.instrument_app(app, operation=operation, protocol=config.protocol)
 
     def expose(self) -> None:
         """Put what can be counted on /metrics, once there is one."""
         self.calls.expose()
         report(self._service, self._agent)
+        self._doors.expose()
         if self._memory.answers is not None:
             answers.expose()
         if self._memory.spending is not None:
@@ -92,16 +105,18 @@ class Parts:
     def renew(self, config: AgentConfig) -> None:
         """Go on with the secrets that the configuration has by now; nothing else of it counts."""
         self.calls.renew(config.llm)
+        self._doors.renew(config.security)
         if config.state.url:
             self.state.store.renew(config.state.url)
 
     async def open(self) -> None:
-        """Connect to the store. Raises UnavailableError."""
+        """Connect to the store, and get what callers are known by. Raises UnavailableError and ConfigError."""
         try:
             await self.state.store.open()
         except StateError as exc:
             hint = "Start it or correct storage.*; SAGE_STORAGE_TYPE=memory keeps nothing."
             raise UnavailableError(f"Where state is kept cannot be used: {exc.message}", hint=hint) from exc
+        await self._doors.open()
         forever = (keep_reporting(self._service, self._agent), keep_counting(self.state.store), self._rotation.run())
         self._tasks = [asyncio.create_task(one) for one in forever]
 
@@ -150,7 +165,8 @@ def register_checks(calls: ModelCalls, state: State, *, listening: Callable[[], 
         sage_obs.health.register("scripted", lambda: False, critical=True)
 
 
-def _require_server() -> None:
+def require_server() -> None:
+    """Raise MissingExtraError where the server's own packages are not installed."""
     missing = [name for name in ("uvloop", "httptools") if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingExtraError(f"The server needs {', '.join(missing)}.", hint="Install it: pip install 'sage-obs[agent]'")
@@ -163,13 +179,13 @@ def switch_on(layer: Settings) -> sage_obs.Handle:
     handle = sage_obs.instrument(**{field.name: getattr(layer, field.name) for field in fields(layer) if field.name != "sources"})
     status = handle.status()
     if "logs" not in status or not status["logs"].on:
-        _log_plainly()
+        log_plainly()
     if "ops" in status and not status["ops"].on and (layer.metrics or layer.health):
         raise UnavailableError(status["ops"].why, hint="SAGE_OBSERVABILITY_ENABLED=false runs the agent unobserved.")
     return handle
 
 
-def _log_plainly() -> None:
+def log_plainly() -> None:
     """Without the layer's log lines, the start line and failures still go to stdout, as JSON."""
     from pythonjsonlogger.json import JsonFormatter
 
@@ -190,12 +206,42 @@ def _when_ready(config: AgentConfig, listener: Listener, parts: Parts) -> Callab
     return wait
 
 
-def _run(app: Callable[..., Awaitable[None]], hooks: Hooks, listener: Listener, *, drain_timeout: float) -> None:
+def _run(
+    config: AgentConfig,
+    app: Application,
+    hooks: Hooks,
+    listener: Listener,
+    certificate: Certificate | None,
+    *,
+    supervisor: socket.socket | None,
+) -> None:
     from sage_agent.server.draining import DrainingServer
 
-    server = DrainingServer(app, hooks, drain_timeout=drain_timeout)
+    server = DrainingServer(
+        app,
+        hooks,
+        drain_timeout=config.server.drain_timeout,
+        certificate=certificate,
+        redirect=_redirect(config, app, listener),
+        supervisor=supervisor,
+        shared=listener.inherited,
+    )
     server.serve_on(listener.sock)
     _log.info("agent stopped", extra={"cut_requests": server.cut_requests})
+
+
+def _redirect(config: AgentConfig, app: Application, listener: Listener) -> tuple[socket.socket, Application] | None:
+    """Where HTTP is taken and sent on, and by what."""
+    tls = config.server.tls
+    if tls is None or tls.redirect_port is None:
+        return None
+    aside = open_listener(config.server.host, tls.redirect_port, environ={}, shared=config.server.workers > 1 or listener.inherited)
+    _log.info("http is sent on to https", extra={"port": aside.port})
+    return aside.sock, Redirect(app, port=listener.port)
+
+
+def _show_expiry(until: float) -> None:
+    sage_obs.series(CERTIFICATE_EXPIRY, "server").set(until)
 
 
 def _drain() -> None:

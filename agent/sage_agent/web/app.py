@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
 import sage_obs
 from sage_agent.callers import Caller
-from sage_agent.config import ServerConfig
 from sage_agent.flow.service import Service
 from sage_agent.messages import Message, Reply, parse_message
 from sage_agent.problems import RETRY_SOON_SECONDS, Problem, internal, invalid
-from sage_agent.web.guard import Guard, OpenGuard
+from sage_agent.server.config import ServerConfig
+from sage_agent.web.guard import Guard, OpenGuard, said_also
 from sage_agent.web.wire import (
     ClientGoneError,
     Departure,
@@ -37,6 +38,7 @@ from sage_obs.conventions import ErrorType
 MESSAGE_PATHS: Final = ("/v1/messages", "/a2a/v1/messages", "/sage/message")
 STREAM_PATH: Final = "/v1/messages/stream"
 UNMATCHED: Final = "unmatched"
+_NOTHING: Final = nullcontext()
 T = TypeVar("T")
 _log = logging.getLogger("sage_agent")
 
@@ -65,7 +67,7 @@ class App:
             await self._route(scope)(scope, receive, send)
         except Problem as problem:
             sage_obs.record_error(problem.error_type)
-            await send_problem(send, problem)
+            await send_problem(send, problem, headers=said_also(scope))
         except ClientGoneError:
             return
         except Exception:  # noqa: BLE001 - the last resort: the caller gets JSON, the log the traceback
@@ -78,25 +80,27 @@ class App:
         if route is None:
             raise invalid(f"There is nothing at this path; messages go to POST {MESSAGE_PATHS[0]}.", HTTPStatus.NOT_FOUND)
         if scope["method"] != "POST":
-            raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, ErrorType.INVALID_REQUEST, "Use POST.", allow="POST")
+            raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, ErrorType.INVALID_REQUEST, "Use POST.", headers=((b"allow", b"POST"),))
         return route
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = await self._read(scope, receive)
         answer = self._service.answer(asked.message, caller=asked.caller, deadline=asked.deadline, fresh=asked.fresh)
-        reply = await _unless_gone(receive, answer)
-        await send_json(send, reply.document())
+        with _around(asked):
+            reply = await _unless_gone(receive, answer)
+        await send_json(send, reply.document(), headers=said_also(scope))
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = await self._read(scope, receive)
-        events = EventStream(send)
+        events = EventStream(send, headers=said_also(scope))
 
         async def emit(piece: Reply) -> None:
             await events.event("message", piece.document())
 
         try:
             answer = self._service.stream(asked.message, caller=asked.caller, deadline=asked.deadline, emit=emit, fresh=asked.fresh)
-            end = await _unless_gone(receive, answer)
+            with _around(asked):
+                end = await _unless_gone(receive, answer)
         except Problem as problem:
             if not events.started:
                 raise
@@ -122,6 +126,12 @@ class _Asked:
     message: Message
     deadline: float
     fresh: bool
+
+
+def _around(asked: _Asked) -> AbstractContextManager[object]:
+    """Log lines and spans of a request say whose it is and which conversation it belongs to, where that is known."""
+    tenant, conversation = asked.caller.tenant or None, asked.message.context_id or None
+    return sage_obs.context(tenant=tenant, conversation_id=conversation) if tenant or conversation else _NOTHING
 
 
 async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -134,6 +136,19 @@ def test_a_secret_of_a_file_is_checked_as_any_other(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="SAGE_DB_CONNECTION_STRING") as error:
         config.load(file=None, environ={"SAGE_DB_CONNECTION_STRING_FILE": str(tmp_path / "db")})
     assert "hunter2" not in f"{error.value} {error.value.hint}"
+
+
+def test_a_key_of_a_caller_can_be_in_a_file(tmp_path: Path) -> None:
+    """The digest that is kept is the key's and not the reference's, in the file as in the environment."""
+    _write(tmp_path / "key", "caller-key-0123456789\n")
+    entry = {"id": "ci", "key": f"file:{tmp_path}/key"}
+    (tmp_path / "config.yaml").write_text(json.dumps({"security": {"api_keys": [entry]}}))
+    for loaded in (
+        config.load(file=tmp_path / "config.yaml", environ={}),
+        config.load(file=None, environ={"SAGE_API_KEYS": json.dumps([entry])}),
+    ):
+        (known,) = loaded.security.api_keys
+        assert known.sha256 == hashlib.sha256(b"caller-key-0123456789").hexdigest()
 
 
 def _rotation(tmp_path: Path) -> tuple[Rotation, list[AgentConfig]]:
