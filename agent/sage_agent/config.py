@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,8 @@ from sage_agent.a2a.config import A2aConfig, read_a2a
 from sage_agent.flow.config import ConcurrencyConfig, FlowConfig, read_flow
 from sage_agent.llm.config import LlmConfig, read_llm
 from sage_agent.options import AGENT_OPTIONS
+from sage_agent.references import References
+from sage_agent.secrets import Secrets
 from sage_agent.security.config import SecurityConfig, read_security
 from sage_agent.security.did_config import DidConfig, read_did
 from sage_agent.server.config import ServerConfig
@@ -30,7 +33,8 @@ class AgentConfig:
     """Everything `sage-agent serve` works with.
 
     `layer` is what the observability layer is switched on with, `settings` every value of both tables under its path, and `notices`
-    what the operator should know about the configuration.
+    what the operator should know about the configuration. `secrets` are those kept elsewhere, looked at every `secrets_refresh`
+    seconds; `again` reads the same configuration with what they are by then.
     """
 
     protocol: str
@@ -45,15 +49,31 @@ class AgentConfig:
     layer: Settings
     settings: Mapping[str, Value]
     notices: tuple[str, ...]
+    secrets: Secrets
+    secrets_refresh: float
+    again: Callable[[], AgentConfig] = field(repr=False)
 
 
-def load(*, file: Path | None, environ: Mapping[str, str], arguments: Mapping[str, object] | None = None) -> AgentConfig:
+def load(
+    *,
+    file: Path | None,
+    environ: Mapping[str, str],
+    arguments: Mapping[str, object] | None = None,
+    secrets: Secrets | None = None,
+) -> AgentConfig:
     """Read the configuration. `file` is what was asked for by name, else `config.yaml` here if there is one.
 
-    Raises ConfigError for an unknown key, a value out of range, an unreadable file, and for a provider that lacks what it needs.
+    Secrets that are known already are not read again. Raises ConfigError for an unknown key, a value out of range, an unreadable
+    file, and for a provider that lacks what it needs.
     """
     files = find_files(file, environ)
-    values = resolve(AGENT_OPTIONS, arguments=arguments, environ=environ, file=files, foreign=_paths(OPTIONS))
+    secrets = Secrets() if secrets is None else secrets
+    again = functools.partial(load, file=file, environ=dict(environ), arguments=arguments, secrets=secrets)
+    references = References(secrets)
+    environ = references.environ(AGENT_OPTIONS, environ)
+    options = references.options(AGENT_OPTIONS)
+    values = resolve(options, arguments=arguments, environ=environ, file=files, foreign=_paths(OPTIONS))
+    values = {name: references.told(options[name], value) for name, value in values.items()}
     layer = Settings.load(environ=environ, file=files, foreign=_paths(AGENT_OPTIONS))
     endpoint, moved = _otlp_endpoint(layer.traces_endpoint)
     plain = {name: value.value for name, value in values.items()}
@@ -72,6 +92,9 @@ def load(*, file: Path | None, environ: Mapping[str, str], arguments: Mapping[st
         layer=replace(layer, traces_endpoint=endpoint),
         settings=_by_path(values, layer.sources),
         notices=notices,
+        secrets=secrets,
+        secrets_refresh=plain["secrets_refresh"],
+        again=again,
     )
 
 
