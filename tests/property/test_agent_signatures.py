@@ -20,17 +20,6 @@ _PARTS = (
     *("method", "raw_path", "query_string", "body"),
     *(b"host", b"content-type", b"content-digest", b"date", b"x-sage-did", b"signature-input"),
 )
-    "method",
-    "raw_path",
-    "query_string",
-    "body",
-    b"host",
-    b"content-type",
-    b"content-digest",
-    b"date",
-    b"x-sage-did",
-    b"signature-input",
-)
 
 
 def _part(name: str | bytes) -> bytes:
