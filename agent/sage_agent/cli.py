@@ -24,13 +24,19 @@ def group() -> None:
 @_CONFIG
 @click.option("--host", help="The address to take requests on.  [default: 0.0.0.0]")
 @click.option("--port", type=int, help="The port to take requests on, 0 for any free one.  [default: 8080]")
-def serve(file: Path | None, host: str | None, port: int | None) -> None:
+@click.option("--workers", type=int, help="How many processes take requests; SIGHUP renews them one by one.  [default: 1]")
+def serve(file: Path | None, host: str | None, port: int | None, workers: int | None) -> None:
     """Serve messages until SIGTERM or Ctrl-C, then drain."""
     from sage_agent import config
     from sage_agent import serve as server
 
-    loaded = config.load(file=file, environ=os.environ, arguments={"host": host, "port": port})
-    server.serve(loaded, environ=os.environ)
+    loaded = config.load(file=file, environ=os.environ, arguments={"host": host, "port": port, "workers": workers})
+    if loaded.server.workers == 1:
+        server.serve(loaded, environ=os.environ)
+    else:
+        from sage_agent.supervise import supervise
+
+        sys.exit(supervise(loaded, file=file, environ=os.environ))
 
 
 @group.group("config")
@@ -71,6 +77,25 @@ def validate(file: Path | None, *, as_json: bool) -> None:
     for notice in loaded.notices:
         click.echo(f"Warning: {notice}", err=True)
     click.echo(f"The configuration is valid ({', '.join(files) or 'no file'}).")
+
+
+@group.group("keys")
+def keys_group() -> None:
+    """API keys of those who may ask this agent."""
+
+
+@keys_group.command("new")
+@click.option("--id", "name", required=True, help="Whose it is.")
+@click.option("--tenant", default="", help="Whose data they see.")
+@click.option("--role", type=click.Choice(["viewer", "operator", "admin"]), default="operator", show_default=True)
+def new_key(name: str, tenant: str, role: str) -> None:
+    """Make a key: it is printed once, and what goes into security.api_keys or its file after it."""
+    from sage_agent.security import api_keys
+    from sage_agent.security.fingerprints import fingerprint
+
+    key = api_keys.new_key()
+    click.echo(f"{key}")
+    click.echo(json.dumps({"id": name, "tenant": tenant, "role": role, "sha256": fingerprint(key)}), err=True)
 
 
 @group.group("did")

@@ -11,12 +11,14 @@ from typing import Final
 from sage_agent.a2a.config import A2aConfig, read_a2a
 from sage_agent.flow.config import ConcurrencyConfig, FlowConfig, read_flow
 from sage_agent.llm.config import LlmConfig, read_llm
-from sage_agent.options import AGENT_OPTIONS, UNUSED_PATHS, UNUSED_VARIABLES
+from sage_agent.options import AGENT_OPTIONS
+from sage_agent.security.config import SecurityConfig, read_security
 from sage_agent.security.did_config import DidConfig, read_did
+from sage_agent.server.config import ServerConfig
+from sage_agent.server.tls import read_tls
 from sage_agent.state.config import StateConfig, read_state
-from sage_agent.web.config import ServerConfig
 from sage_obs.errors import ConfigError
-from sage_obs.settings import OPTIONS, Option, Settings, Value, read_yaml, resolve
+from sage_obs.settings import OPTIONS, Option, Settings, Value, resolve
 
 DEFAULT_FILE: Final = Path("config.yaml")
 _KEYS: Final = ("openai_api_key", "anthropic_api_key", "gemini_api_key", "llm_api_key", "llm_api_keys")
@@ -36,6 +38,7 @@ class AgentConfig:
     server: ServerConfig
     concurrency: ConcurrencyConfig
     flow: FlowConfig
+    security: SecurityConfig
     state: StateConfig
     a2a: A2aConfig
     did: DidConfig
@@ -50,16 +53,17 @@ def load(*, file: Path | None, environ: Mapping[str, str], arguments: Mapping[st
     Raises ConfigError for an unknown key, a value out of range, an unreadable file, and for a provider that lacks what it needs.
     """
     files = find_files(file, environ)
-    values = resolve(AGENT_OPTIONS, arguments=arguments, environ=environ, file=files, foreign=(*_paths(OPTIONS), *UNUSED_PATHS))
-    layer = Settings.load(environ=environ, file=files, foreign=(*_paths(AGENT_OPTIONS), *UNUSED_PATHS))
+    values = resolve(AGENT_OPTIONS, arguments=arguments, environ=environ, file=files, foreign=_paths(OPTIONS))
+    layer = Settings.load(environ=environ, file=files, foreign=_paths(AGENT_OPTIONS))
     endpoint, moved = _otlp_endpoint(layer.traces_endpoint)
     plain = {name: value.value for name, value in values.items()}
     llm = read_llm(plain)
-    notices = (*moved, *_unused(files, environ), *_idle_key(llm, values))
+    notices = (*moved, *_idle_key(llm, values))
     return AgentConfig(
         protocol=plain["protocol"],
         llm=llm,
-        server=ServerConfig(**{name: plain[name] for name in ServerConfig.__dataclass_fields__}),
+        server=ServerConfig(**{name: plain[name] for name in ServerConfig.__dataclass_fields__ if name != "tls"}, tls=read_tls(plain)),
+        security=read_security(plain),
         concurrency=ConcurrencyConfig(**{name: plain[name] for name in ConcurrencyConfig.__dataclass_fields__}),
         flow=read_flow(plain),
         state=read_state(values),
@@ -104,12 +108,6 @@ def _otlp_endpoint(endpoint: str) -> tuple[str, tuple[str, ...]]:
         return endpoint, ()
     moved = f"{match.group(1)}:4318/v1/traces"
     return moved, (f"{endpoint} is Jaeger's own protocol; spans go to its OTLP address {moved} instead.",)
-
-
-def _unused(files: tuple[Path, ...], environ: Mapping[str, str]) -> tuple[str, ...]:
-    present = {path for file in files for path in read_yaml(file, environ)}
-    found = [*(path for path in UNUSED_PATHS if path in present), *(name for name in UNUSED_VARIABLES if environ.get(name))]
-    return (f"accepted, not used by this version: {', '.join(found)}",) if found else ()
 
 
 def _idle_key(llm: LlmConfig, values: Mapping[str, Value]) -> tuple[str, ...]:

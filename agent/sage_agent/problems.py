@@ -18,14 +18,20 @@ class Problem(Exception):  # noqa: N818 - in the sense of RFC 9457
     """
 
     def __init__(
-        self, status: HTTPStatus, error_type: ErrorType, message: str, *, retry_after: int | None = None, allow: str | None = None
+        self,
+        status: HTTPStatus,
+        error_type: ErrorType,
+        message: str,
+        *,
+        retry_after: int | None = None,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
     ) -> None:
         super().__init__(message)
         self.status = status
         self.error_type = error_type
         self.message = message
         self.retry_after = retry_after
-        self.allow = allow
+        self.headers = headers
 
 
 class QueueFullError(Problem):

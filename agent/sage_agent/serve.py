@@ -6,6 +6,7 @@ import asyncio
 import importlib.metadata
 import importlib.util
 import logging
+import socket
 import sys
 import threading
 import time
@@ -27,15 +28,20 @@ from sage_agent.flow.spending import Spending
 from sage_agent.llm.providers.select import wire_name
 from sage_agent.llm.retries import Retries
 from sage_agent.llm.targets import open_targets
-from sage_agent.security.did_open import open_did
+from sage_agent.security.build import build_doors
+from sage_agent.server.connections import Application
 from sage_agent.server.hooks import Hooks
+from sage_agent.server.redirect import Redirect
 from sage_agent.server.sockets import Listener, open_listener
+from sage_agent.server.tls import Certificate
+from sage_agent.server.workers import supervisor_line
 from sage_agent.state.base import State, StateError
 from sage_agent.state.open import make_state
 from sage_agent.web.app import App, operation
-from sage_agent.web.guard import Guard, OpenGuard
+from sage_agent.web.guard import Guard
+from sage_obs.conventions import CERTIFICATE_EXPIRY
 from sage_obs.errors import SageObsError, UnavailableError
-from sage_obs.settings import Settings
+from sage_obs.settings import OPTIONS, Settings
 
 _log = logging.getLogger("sage_agent")
 
@@ -47,14 +53,17 @@ class MissingExtraError(SageObsError, ImportError):
 def serve(config: AgentConfig, *, environ: MutableMapping[str, str]) -> None:
     """Serve until SIGTERM or SIGINT, then drain and flush. Raises SageObsError where it cannot start."""
     began = time.monotonic()
-    _require_server()
+    require_server()
     listener = open_listener(config.server.host, config.server.port, environ=environ)
+    certificate = None if config.server.tls is None else Certificate(config.server.tls, changed=_show_expiry)
     state, state_notice = make_state(config.state)
     parts = build(config, state)
     listening = threading.Event()
     register_checks(parts.calls, state, listening=listening.is_set, unready=config.llm.scripted.unready)
     handle = switch_on(config.layer)
     parts.expose()
+    if certificate is not None:
+        certificate.tell()
     for notice in filter(None, (*config.notices, state_notice)):
         _log.warning(notice)
 
@@ -65,7 +74,7 @@ def serve(config: AgentConfig, *, environ: MutableMapping[str, str]) -> None:
 
     hooks = Hooks(before=_when_ready(config, listener, parts), listening=announce, draining=_drain, after=parts.close)
     try:
-        _run(parts.app, hooks, listener, drain_timeout=config.server.drain_timeout)
+        _run(config, parts.app, hooks, listener, certificate, supervisor=supervisor_line(environ))
     finally:
         sage_obs.flush(timeout=config.layer.exit_timeout)
 
@@ -80,8 +89,8 @@ class Parts:
         self._memory = memory
         self._service = Service(calls, config.concurrency, asking=_asking(config.flow), memory=memory, agent=self._agent)
         self._reporting: asyncio.Task[None] | None = None
-        self._did = open_did(config.did, state.nonces, OpenGuard())
-        guard = self._did or OpenGuard()
+        self._doors = build_doors(config.security, config.did, state)
+        guard = self._doors.guard
         self._a2a = mount_a2a(config, self._service, state, guard)
         lean = sage_obs.instrument_app(App(self._service, config.server, guard), operation=operation, protocol=config.protocol)
         self.app = lean if self._a2a is None else a2a.beside(lean, _measured(self._a2a))
@@ -90,18 +99,20 @@ class Parts:
         """Put what can be counted on /metrics, once there is one."""
         self.calls.expose()
         report(self._service, self._agent)
+        self._doors.expose()
         if self._memory.answers is not None:
             answers.expose()
         if self._memory.spending is not None:
             self._memory.spending.expose()
 
     async def open(self) -> None:
-        """Connect to the store. Raises UnavailableError."""
+        """Connect to the store, and get what callers are known by. Raises UnavailableError and ConfigError."""
         try:
             await self.state.store.open()
         except StateError as exc:
             hint = "Start it or correct storage.*; SAGE_STORAGE_TYPE=memory keeps nothing."
             raise UnavailableError(f"Where state is kept cannot be used: {exc.message}", hint=hint) from exc
+        await self._doors.open()
         self._reporting = asyncio.create_task(keep_reporting(self._service, self._agent))
 
     async def close(self) -> None:
@@ -110,8 +121,7 @@ class Parts:
             self._reporting.cancel()
         if self._a2a is not None:
             await self._a2a.close()
-        if self._did is not None:
-            await self._did.close()
+        await self._doors.close()
         if self._memory.spending is not None:
             await self._memory.spending.close()
         await self.calls.close()
@@ -171,26 +181,34 @@ def register_checks(calls: ModelCalls, state: State, *, listening: Callable[[], 
         sage_obs.health.register("scripted", lambda: False, critical=True)
 
 
-def _require_server() -> None:
+def require_server() -> None:
+    """Raise MissingExtraError where the server's own packages are not installed."""
     missing = [name for name in ("uvloop", "httptools") if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingExtraError(f"The server needs {', '.join(missing)}.", hint="Install it: pip install 'sage-obs[agent]'")
 
 
 def switch_on(layer: Settings) -> sage_obs.Handle:
-    """Instrument this process. Raises UnavailableError where its metrics and health cannot be served: nobody could see it run."""
+    """Instrument this process; profiles are served unless that was switched off, and metrics and health have to be.
+
+    Raises UnavailableError where those cannot be: nobody could see it run.
+    """
     if layer.sources["version"].source == "default":
         layer = replace(layer, version=importlib.metadata.version("sage-obs"))
-    handle = sage_obs.instrument(**{field.name: getattr(layer, field.name) for field in fields(layer) if field.name != "sources"})
+    if layer.sources["profiling"].source == "default":
+        layer = replace(layer, profiling=True)
+    values = {field.name: getattr(layer, field.name) for field in fields(layer) if field.name != "sources"}
+    chosen = {name: value for name, value in values.items() if layer.sources[name].source != "default" or value != OPTIONS[name].default}
+    handle = sage_obs.instrument(**chosen)
     status = handle.status()
     if "logs" not in status or not status["logs"].on:
-        _log_plainly()
+        log_plainly()
     if "ops" in status and not status["ops"].on and (layer.metrics or layer.health):
         raise UnavailableError(status["ops"].why, hint="SAGE_OBSERVABILITY_ENABLED=false runs the agent unobserved.")
     return handle
 
 
-def _log_plainly() -> None:
+def log_plainly() -> None:
     """Without the layer's log lines, the start line and failures still go to stdout, as JSON."""
     from pythonjsonlogger.json import JsonFormatter
 
@@ -211,12 +229,42 @@ def _when_ready(config: AgentConfig, listener: Listener, parts: Parts) -> Callab
     return wait
 
 
-def _run(app: Callable[..., Awaitable[None]], hooks: Hooks, listener: Listener, *, drain_timeout: float) -> None:
+def _run(
+    config: AgentConfig,
+    app: Application,
+    hooks: Hooks,
+    listener: Listener,
+    certificate: Certificate | None,
+    *,
+    supervisor: socket.socket | None,
+) -> None:
     from sage_agent.server.draining import DrainingServer
 
-    server = DrainingServer(app, hooks, drain_timeout=drain_timeout)
+    server = DrainingServer(
+        app,
+        hooks,
+        drain_timeout=config.server.drain_timeout,
+        certificate=certificate,
+        redirect=_redirect(config, app, listener),
+        supervisor=supervisor,
+        shared=listener.inherited,
+    )
     server.serve_on(listener.sock)
     _log.info("agent stopped", extra={"cut_requests": server.cut_requests})
+
+
+def _redirect(config: AgentConfig, app: Application, listener: Listener) -> tuple[socket.socket, Application] | None:
+    """Where HTTP is taken and sent on, and by what."""
+    tls = config.server.tls
+    if tls is None or tls.redirect_port is None:
+        return None
+    aside = open_listener(config.server.host, tls.redirect_port, environ={}, shared=config.server.workers > 1 or listener.inherited)
+    _log.info("http is sent on to https", extra={"port": aside.port})
+    return aside.sock, Redirect(app, port=listener.port)
+
+
+def _show_expiry(until: float) -> None:
+    sage_obs.series(CERTIFICATE_EXPIRY, "server").set(until)
 
 
 def _drain() -> None:
@@ -230,6 +278,7 @@ def start_line(config: AgentConfig, listener: Listener, handle: sage_obs.Handle,
         "host": listener.host,
         "port": listener.port,
         "metrics_port": handle.metrics_port,
+        "profiling_port": handle.profiling_port,
         "provider": config.llm.first.provider,
         "model": config.llm.first.model,
         "fallbacks": [f"{one.provider} {one.model}" for one in config.llm.targets[1:]],

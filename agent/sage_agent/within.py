@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Coroutine, Generator
 from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
 
 
 class _Known:
@@ -61,3 +65,44 @@ class Within:
     def _expire(self) -> None:
         self._expired = True
         self._task.cancel()
+
+
+class Started(Generic[T]):
+    """A coroutine that has gone as far as it can without waiting: what is there at once needs no timer, and nobody to watch over it.
+
+    Where it is not `done` it has to be awaited, by the task it was started in. Raises what the coroutine raises.
+    """
+
+    __slots__ = ("_coroutine", "_future", "done", "value")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        self._coroutine = coroutine
+        self.value: T
+        self.done = False
+        try:
+            self._future = coroutine.send(None)
+        except StopIteration as end:
+            self.done, self.value = True, end.value
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        coroutine, future = self._coroutine, self._future
+        try:
+            while True:
+                try:
+                    sent = yield future
+                except BaseException as exc:  # noqa: BLE001 - a cancellation, say, is the coroutine's to see
+                    future = coroutine.throw(exc)
+                else:
+                    future = coroutine.send(sent)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+
+
+async def by(when: float, coroutine: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine returns. Raises TimeoutError where that takes until `when`, in the loop's time."""
+    started = Started(coroutine)
+    if started.done:
+        return started.value
+    with Within(when):
+        return await started

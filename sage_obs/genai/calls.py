@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Final, Self
 
-from sage_obs.conventions import GENAI_DURATION, GENAI_TOKENS, LLM_COST, LLM_TIME_TO_FIRST_TOKEN, UNKNOWN_PRICE, ErrorType, Outcome
+from sage_obs.conventions import GENAI_DURATION, GENAI_TOKENS, LLM_TIME_TO_FIRST_TOKEN, UNKNOWN_PRICE, ErrorType, Outcome
 from sage_obs.genai.models import Bound, ModelCells
 from sage_obs.genai.nesting import Counting, counting_here
 from sage_obs.genai.prices import price_of
@@ -237,7 +237,7 @@ class LlmCall:
             store().cell(UNKNOWN_PRICE, self._provider, self._model).add()
         else:
             cost = price.cost(self._usage)
-            store().cell(LLM_COST, self._provider, self._model).add(cost)
+            _bound.cost(self._provider, self._model).add(cost)
             if self._request is not None:  # where an abandoned stream is collected, another one may be served
                 self._request.cost += cost
 

@@ -9,6 +9,7 @@ from sage_obs.conventions import (
     LLM_CACHED_TOKENS,
     LLM_CALL_DURATION,
     LLM_CALLS,
+    LLM_COST,
     LLM_ERRORS,
     LLM_REASONING_TOKENS,
     LLM_TOKENS,
@@ -65,16 +66,16 @@ class ModelCells:
 class Bound:
     """The cells bound so far, for as long as the same store is in use."""
 
-    __slots__ = ("_cells", "_store")
+    __slots__ = ("_cells", "_costs", "_store")
 
     def __init__(self) -> None:
         self._store: Store | None = None
         self._cells: dict[tuple[str, str, str], ModelCells] = {}
+        self._costs: dict[tuple[str, str], Cell] = {}
 
     def cells(self, provider: str, model: str, operation: str) -> ModelCells:
         """The cells of a model; a dictionary lookup from the second call on."""
-        if (now := store()) is not self._store:
-            self._store, self._cells = now, {}
+        now = self._now()
         key = (provider, model, operation)
         if (found := self._cells.get(key)) is not None:
             return found
@@ -82,3 +83,18 @@ class Bound:
         if len(self._cells) < _BOUND_AT_MOST:
             self._cells[key] = made
         return made
+
+    def cost(self, provider: str, model: str) -> Cell:
+        """What calls to a model have cost; only models with a price have one."""
+        now = self._now()
+        if (found := self._costs.get((provider, model))) is not None:
+            return found
+        made = now.cell(LLM_COST, provider, model)
+        if len(self._costs) < _BOUND_AT_MOST:
+            self._costs[provider, model] = made
+        return made
+
+    def _now(self) -> Store:
+        if (now := store()) is not self._store:
+            self._store, self._cells, self._costs = now, {}, {}
+        return now

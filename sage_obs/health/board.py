@@ -15,6 +15,9 @@ from sage_obs.conventions import OVERALL, Probe
 from sage_obs.errors import ConfigError
 from sage_obs.health.checks import Check, CheckFunction, Result, Status
 
+HUNG_SECONDS: Final = 5.0
+"""An event loop that does not go round for so long serves nobody: whatever holds it, a new process is better."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -30,9 +33,10 @@ class Answer:
 
 
 class Board:
-    """Liveness depends on nothing, readiness on the registered checks, startup on the application having begun to serve.
+    """Three questions about a process.
 
-    `served` is whether the application's own port answers probes it does not know.
+    Liveness depends on the application's event loop going round and on nothing else, readiness on the registered checks, startup on the
+    application having begun to serve. `served` is whether the application's own port answers probes it does not know.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -44,6 +48,7 @@ class Board:
         self._draining = False
         self.served = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._asked_at: float | None = None
 
     def register(self, name: str, function: CheckFunction, *, critical: bool, timeout: float) -> None:
         """Add a check, or replace the one of that name. Raises ConfigError for the name of the probe's own answer."""
@@ -92,8 +97,30 @@ class Board:
         return self._loop is not None and self._loop.is_running()
 
     def liveness(self) -> Answer:
-        """The process answers; that is all."""
-        return Answer(200, {"name": Probe.LIVENESS.value, "status": Status.HEALTHY.value})
+        """The process answers, and so did its event loop when it was asked last; one that hangs is found by the second probe."""
+        silent = self._silent_for()
+        if silent > HUNG_SECONDS:
+            said = {"status": Status.UNHEALTHY.value, "message": f"the event loop has not gone round for {silent:.1f} s"}
+            return Answer(503, {"name": Probe.LIVENESS.value, **said})
+        return _alive()
+
+    def _silent_for(self) -> float:
+        """How long the loop that serves has owed an answer, in seconds; it is asked anew once it has given one. From another thread."""
+        loop, asked = self._loop, self._asked_at
+        if loop is None or not loop.is_running():
+            self._asked_at = None
+            return 0.0
+        if asked is not None:
+            return self._clock() - asked
+        self._asked_at = self._clock()
+        try:
+            loop.call_soon_threadsafe(self._answered)
+        except RuntimeError:  # it was closed a moment ago
+            self._asked_at = None
+        return 0.0
+
+    def _answered(self) -> None:
+        self._asked_at = None
 
     def startup(self) -> Answer:
         """503 with the time so far until startup is complete, then 200 with the time it took; milliseconds."""
@@ -143,6 +170,8 @@ class Board:
 
     async def answer_async(self, probe: Probe) -> Answer:
         """The answer of a probe from inside an event loop."""
+        if probe is Probe.LIVENESS:
+            return _alive()  # the loop that says so goes round
         return await self.readiness_async() if probe is Probe.READINESS else self.answer(probe)
 
     def _worst(self) -> Status:
@@ -150,6 +179,10 @@ class Board:
         if self._draining or Status.UNHEALTHY in found:
             return Status.UNHEALTHY
         return Status.DEGRADED if Status.DEGRADED in found else Status.HEALTHY
+
+
+def _alive() -> Answer:
+    return Answer(200, {"name": Probe.LIVENESS.value, "status": Status.HEALTHY.value})
 
 
 def _weighed(check: Check) -> Result:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,11 @@ class RunningAgent:
         return f"http://127.0.0.1:{self.start['port']}"
 
     @property
+    def profiles_url(self) -> str:
+        """Where its profiles are."""
+        return f"http://127.0.0.1:{self.start['profiling_port']}/debug/pprof/"
+
+    @property
     def ops_url(self) -> str:
         """Where its metrics are."""
         return f"http://127.0.0.1:{self.start['metrics_port']}"
@@ -50,9 +55,16 @@ def read_lines(process: Process) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole.splitlines()]
 
 
-def start_agent(folder: Path, *, name: str = "agent", environ: Mapping[str, str] | None = None, listener: int | None = None) -> Process:
+def start_agent(
+    folder: Path,
+    *,
+    name: str = "agent",
+    environ: Mapping[str, str] | None = None,
+    listener: int | None = None,
+    arguments: Sequence[str] = (),
+) -> Process:
     """Start an agent in `folder` without waiting for it; its log goes there too."""
-    command = [sys.executable, "-m", "sage_agent", "serve"]
+    command = [sys.executable, "-m", "sage_agent", "serve", *arguments]
     config = folder / "config.yaml"
     if config.exists():
         command += ["--config", str(config)]

@@ -28,11 +28,11 @@ from sage_agent.a2a.paths import CARD_PATHS, METHODS, RPC_PATH, SENDING, STREAMI
 from sage_agent.a2a.tasks import SharedTasks
 from sage_agent.flow.service import Service
 from sage_agent.problems import Problem, invalid
+from sage_agent.server.config import ServerConfig
 from sage_agent.state.base import Tasks
-from sage_agent.web.config import ServerConfig
 from sage_agent.web.failures import answer_failure
-from sage_agent.web.guard import Guard
-from sage_agent.web.wire import ClientGoneError, Event, Receive, Scope, Send, check_media_type, header, read_body, send_json
+from sage_agent.web.guard import Guard, said_also
+from sage_agent.web.wire import ClientGoneError, Event, Receive, Scope, Send, check_media_type, head_of, read_body, send_json
 from sage_obs.conventions import ErrorType
 
 MOST_NESTED: Final = 64
@@ -72,7 +72,7 @@ class A2aEndpoint:
             else:
                 await self._answer_rest(scope, receive, send)
         except Exception as exc:  # noqa: BLE001 - the last resort: the caller gets JSON, the log the traceback
-            await answer_failure(send, exc)
+            await answer_failure(send, exc, headers=said_also(scope))
 
     async def close(self) -> None:
         """Cancel the tasks that still run."""
@@ -83,14 +83,14 @@ class A2aEndpoint:
 
     async def _answer_card(self, scope: Scope, send: Send) -> None:
         if scope["method"] not in {"GET", "HEAD"}:
-            raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, ErrorType.INVALID_REQUEST, "Use GET.", allow="GET")
+            raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, ErrorType.INVALID_REQUEST, "Use GET.", headers=((b"allow", b"GET"),))
         name_operation(scope, "agent-card")
-        card = self._card(f"{scope['scheme']}://{header(scope, b'host') or 'localhost'}")
+        card = self._card(f"{scope['scheme']}://{_said(scope, b'host') or 'localhost'}")
         await send_json(send, agent_card_to_dict(card), headers=((b"cache-control", b"no-cache"), (b"vary", b"host")))
 
     async def _answer_rpc(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
-            raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, ErrorType.INVALID_REQUEST, "Use POST.", allow="POST")
+            raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, ErrorType.INVALID_REQUEST, "Use POST.", headers=((b"allow", b"POST"),))
         call, body = await self._read(scope, receive)
         try:
             document = orjson.loads(body)
@@ -103,7 +103,7 @@ class A2aEndpoint:
             return
         method = document.get("method")
         name_operation(scope, method if isinstance(method, str) and method in METHODS else UNMATCHED)
-        if (mismatch := _version_mismatch(method, header(scope, b"a2a-version"))) is not None:
+        if (mismatch := _version_mismatch(method, _said(scope, b"a2a-version"))) is not None:
             await _send_error(send, _VERSION_NOT_SUPPORTED, mismatch, of=document)
             return
         call.streamed = method in STREAMING
@@ -127,10 +127,16 @@ class A2aEndpoint:
     async def _read(self, scope: Scope, receive: Receive) -> tuple[Call, bytes]:
         deadline = asyncio.get_running_loop().time() + self._limits.request_timeout
         caller = await self._guard.identify(scope)
-        check_media_type(scope)
-        body = await read_body(scope, receive, limit=self._limits.max_body_bytes, deadline=deadline)
+        head = head_of(scope)
+        check_media_type(head)
+        body = await read_body(head, receive, limit=self._limits.max_body_bytes, deadline=deadline)
         caller = await self._guard.verify(scope, body, caller)
         return Call(caller, deadline, streamed=False), body
+
+
+def _said(scope: Scope, name: bytes) -> str:
+    """A header's value, "" where there is none."""
+    return head_of(scope).get(name, b"").decode("latin-1")
 
 
 def _quiet_handler(executor: ServiceExecutor, tasks: SharedTasks, card: Any) -> DefaultRequestHandlerV2:

@@ -14,7 +14,7 @@ from sage_agent.llm.estimates import tokens_of
 from sage_agent.llm.providers.base import Completion, Delta, OutOfTimeError, Prompt, Provider, ProviderError, Usage
 from sage_agent.llm.retries import Retries
 from sage_agent.problems import RETRY_SOON_SECONDS, Problem
-from sage_agent.within import Within, running_loop
+from sage_agent.within import Within, by, running_loop
 from sage_obs.conventions import ErrorType
 
 _DEGRADED_AFTER: Final = 5
@@ -42,8 +42,7 @@ class ModelCalls:
             limit = min(deadline, running_loop().time() + self._timeout)
             with sage_obs.llm_call(provider.name, provider.model) as call:
                 try:
-                    with Within(limit):
-                        completion = await provider.complete(prompt)
+                    completion = await by(limit, provider.complete(prompt))
                 except BaseException as exc:
                     if bill is not None and not isinstance(exc, ProviderError):
                         bill.unknown()

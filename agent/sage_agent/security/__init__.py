@@ -1,1 +1,1 @@
-"""Who may ask, and how they prove it."""
+"""Who may ask, how often, and what is put on record of it."""

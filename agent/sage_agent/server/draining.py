@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from socket import socket
-from ssl import SSLContext
 from typing import Final
 
 import uvloop
 
+from sage_agent.server.accepting import Accepting, TakingTurns
 from sage_agent.server.connections import Application, Connections
 from sage_agent.server.hooks import Hooks
 from sage_agent.server.protocol import Connection
 from sage_agent.server.quiet import QuietConnections
 from sage_agent.server.sockets import BACKLOG
+from sage_agent.server.tls import Certificate
+from sage_agent.server.workers import READY
 
 _log = logging.getLogger("sage_agent")
 _LINGER_SECONDS: Final = 1.0
@@ -37,31 +39,63 @@ class DrainingServer:
     its connection; close those on which nothing comes; after `drain_timeout` seconds, or at a second signal, cut what is left.
     """
 
-    def __init__(self, app: Application, hooks: Hooks, *, drain_timeout: float, tls: SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        app: Application,
+        hooks: Hooks,
+        *,
+        drain_timeout: float,
+        certificate: Certificate | None = None,
+        redirect: tuple[socket.socket, Application] | None = None,
+        supervisor: socket.socket | None = None,
+        shared: bool = False,
+    ) -> None:
         self._shared = Connections(app)
+        self._supervisor = supervisor
+        self._takes_turns = shared
         self._hooks = hooks
         self._drain_timeout = drain_timeout
-        self._tls = tls
+        self._certificate = certificate
+        self._redirect = redirect
         self._stop = asyncio.Event()
         self._cut = asyncio.Event()
         self.cut_requests = 0
 
-    def serve_on(self, sock: socket) -> None:
+    def serve_on(self, sock: socket.socket) -> None:
         """Serve connections of a listening socket; returns when drained."""
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(self._serve(sock))
 
-    async def _serve(self, sock: socket) -> None:
-        with self._signals():
+    async def _serve(self, sock: socket.socket) -> None:
+        with self._signals(), self._supervised():
             if not await self._may_start():
                 return
-            loop = asyncio.get_running_loop()
             self._shared.tick()
-            server = await loop.create_server(lambda: Connection(self._shared), sock=sock, backlog=BACKLOG, ssl=self._tls)
+            accepting = await self._accept(sock)
             self._hooks.listening()
+            if self._supervisor is not None:
+                self._supervisor.send(READY)
             while not await self._wait(self._stop, 1.0):
                 self._shared.tick()
-            await self._drain(server)
+                if self._certificate is not None:
+                    self._certificate.look()
+            await self._drain(accepting)
+
+    async def _accept(self, sock: socket.socket) -> list[Accepting]:
+        """Take connections: all that come, or, where others take from the same socket, one at a time, so that they get theirs."""
+        loop = asyncio.get_running_loop()
+        accepting: list[Accepting] = []
+        if self._redirect is not None:
+            aside, redirect = self._redirect
+            accepting.append(await loop.create_server(lambda: Connection(self._shared, redirect), sock=aside, backlog=BACKLOG))
+        certificate = self._certificate
+        if certificate is not None:
+            accepting.append(TakingTurns(loop, sock, lambda: Connection(self._shared), tls=lambda: certificate.context))
+        elif self._takes_turns:
+            accepting.append(TakingTurns(loop, sock, lambda: Connection(self._shared), tls=None))
+        else:
+            accepting.append(await loop.create_server(lambda: Connection(self._shared), sock=sock, backlog=BACKLOG))
+        return accepting
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -74,6 +108,26 @@ class DrainingServer:
         finally:
             for number in _SIGNALS:
                 loop.remove_signal_handler(number)
+
+    @contextmanager
+    def _supervised(self) -> Iterator[None]:
+        """End with the supervisor, however it ends."""
+        line = self._supervisor
+        if line is None:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+
+        def heard() -> None:
+            if not line.recv(64):
+                loop.remove_reader(line)
+                self._stop.set()
+
+        loop.add_reader(line, heard)
+        try:
+            yield
+        finally:
+            loop.remove_reader(line)
 
     def _on_signal(self) -> None:
         if self._stop.is_set():
@@ -92,9 +146,10 @@ class DrainingServer:
         await waiting
         return True
 
-    async def _drain(self, server: asyncio.Server) -> None:
+    async def _drain(self, accepting: list[Accepting]) -> None:
         self._hooks.draining()
-        server.close()
+        for one in accepting:
+            one.close()
         self._shared.draining = True
         await self._empty(asyncio.get_running_loop().time() + self._drain_timeout)
         await self._cut_the_rest()

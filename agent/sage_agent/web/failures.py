@@ -4,36 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Coroutine
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sage_obs
 from sage_agent.problems import RETRY_SOON_SECONDS, Problem, internal
 from sage_agent.web.wire import ClientGoneError, Departure, Receive, Send, send_problem
+from sage_agent.within import Started
 from sage_obs.conventions import ErrorType
 
 T = TypeVar("T")
 _log = logging.getLogger("sage_agent")
 
 
-async def answer_failure(send: Send, error: Exception) -> None:
+async def answer_failure(send: Send, error: Exception, *, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
     """Answer a request that ended in an exception; what is no Problem is a defect, whose traceback goes to the log only."""
     if isinstance(error, ClientGoneError):
         return
     problem = error if isinstance(error, Problem) else _defect(error)
     sage_obs.record_error(problem.error_type)
-    await send_problem(send, problem)
+    await send_problem(send, problem, headers=headers)
 
 
-async def unless_gone(receive: Receive, work: Awaitable[T]) -> T:
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     """Do the work while its caller waits for it. Raises ClientGoneError once the caller has left, and Problem otherwise."""
-    departure = Departure(receive)
+    departure: Departure | None = None
     try:
-        with departure:
-            result = await work
+        started = Started(work)
+        if started.done:
+            return started.value
+        with (departure := Departure(receive)):
+            result = await started
     except asyncio.CancelledError:
-        if departure.gone:
+        if departure is not None and departure.gone:
             raise ClientGoneError from None
         raise _shutting_down() from None
     except Problem:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final
@@ -13,16 +13,18 @@ import orjson
 
 import sage_obs
 from sage_agent.problems import Problem, invalid
-from sage_agent.within import Within, running_loop
+from sage_agent.within import by, running_loop
 from sage_obs.conventions import ErrorType
 
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Event]]
+Receive = Callable[[], Coroutine[Any, Any, Event]]
+Head = dict[bytes, bytes]
 Send = Callable[[Event], Awaitable[None]]
 
 WATCH_AFTER_SECONDS: Final = 0.05
 """A shorter answer is not worth watching for its caller to leave: cancelling it would save nothing."""
+_PLAIN_JSON: Final = frozenset({b"", b"application/json"})
 _JSON: Final = (b"content-type", b"application/json")
 _EVENT_STREAM: Final = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -35,29 +37,31 @@ class ClientGoneError(Exception):
     """The caller left before the answer; there is nobody to tell."""
 
 
-def header(scope: Scope, name: bytes) -> str:
-    """The first value of a request header, "" where there is none."""
-    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+def head_of(scope: Scope) -> Head:
+    """The headers of a request by their names; of one that is there twice, the last."""
+    return dict(scope["headers"])
 
 
-def wants_fresh(scope: Scope) -> bool:
+def wants_fresh(head: Head) -> bool:
     """Whether the caller wants no answer that was given before (RFC 9111, section 5.2.1)."""
-    said = header(scope, b"cache-control").lower()
-    return "no-cache" in said or "no-store" in said
+    said = head.get(b"cache-control")
+    return said is not None and (b"no-cache" in said.lower() or b"no-store" in said.lower())
 
 
-def check_media_type(scope: Scope) -> None:
+def check_media_type(head: Head) -> None:
     """Raise Problem (415) for a body that says it is something else than plain JSON."""
-    media_type = header(scope, b"content-type").partition(";")[0].strip().lower()
-    if media_type not in {"", "application/json"} and not media_type.endswith("+json"):
-        raise invalid(f"The body is {media_type[:80]}; send application/json.", HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
-    if header(scope, b"content-encoding") not in {"", "identity"}:
+    said = head.get(b"content-type", b"")
+    if said not in _PLAIN_JSON:
+        media_type = said.decode("latin-1").partition(";")[0].strip().lower()
+        if media_type not in {"", "application/json"} and not media_type.endswith("+json"):
+            raise invalid(f"The body is {media_type[:80]}; send application/json.", HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+    if head.get(b"content-encoding", b"identity") not in {b"", b"identity"}:
         raise invalid("The body is compressed; send it as it is.", HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
 
 
-async def read_body(scope: Scope, receive: Receive, *, limit: int, deadline: float) -> bytes:
+async def read_body(head: Head, receive: Receive, *, limit: int, deadline: float) -> bytes:
     """The request's body of at most `limit` bytes, by `deadline`. Raises Problem (408, 413) and ClientGoneError."""
-    length = header(scope, b"content-length")
+    length = head.get(b"content-length", b"")
     if length.isdigit() and int(length) > limit:
         raise _too_large(limit)
     event = await _receive(receive, deadline)
@@ -72,8 +76,7 @@ async def read_body(scope: Scope, receive: Receive, *, limit: int, deadline: flo
 
 async def _receive(receive: Receive, deadline: float) -> Event:
     try:
-        with Within(deadline):
-            event = await receive()
+        event = await by(deadline, receive())
     except TimeoutError:
         raise Problem(HTTPStatus.REQUEST_TIMEOUT, ErrorType.TIMEOUT, "The body did not arrive in time.") from None
     if event["type"] == "http.disconnect":
@@ -93,14 +96,12 @@ async def send_json(send: Send, document: object, *, status: int = HTTPStatus.OK
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_problem(send: Send, problem: Problem) -> None:
+async def send_problem(send: Send, problem: Problem, *, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
     """Answer with a problem: its status, what to do about it, and the id under which the log has it."""
-    headers = []
+    lines = [*problem.headers, *headers]
     if problem.retry_after is not None:
-        headers.append((b"retry-after", b"%d" % problem.retry_after))
-    if problem.allow is not None:
-        headers.append((b"allow", problem.allow.encode()))
-    await send_json(send, problem_document(problem), status=problem.status, headers=tuple(headers))
+        lines.append((b"retry-after", b"%d" % problem.retry_after))
+    await send_json(send, problem_document(problem), status=problem.status, headers=tuple(lines))
 
 
 def problem_document(problem: Problem) -> dict[str, object]:
@@ -112,15 +113,16 @@ def problem_document(problem: Problem) -> dict[str, object]:
 class EventStream:
     """A server-sent event stream that begins with its first event."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, *, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         self._send = send
+        self._headers = headers
         self.started = False
 
     async def event(self, name: str, document: object, *, last: bool = False) -> None:
         """Send one event; `last` ends the stream."""
         if not self.started:
             self.started = True
-            await self._send({"type": "http.response.start", "status": 200, "headers": list(_EVENT_STREAM)})
+            await self._send({"type": "http.response.start", "status": 200, "headers": [*_EVENT_STREAM, *self._headers]})
         data = b"event: %b\ndata: %b\n\n" % (name.encode(), orjson.dumps(document))
         await self._send({"type": "http.response.body", "body": data, "more_body": not last})
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from sage_agent.messages import Turn
 from sage_obs.conventions import ErrorType
@@ -86,7 +86,7 @@ class Provider(Protocol):
     def model(self) -> str:
         """The model that is asked."""
 
-    async def complete(self, prompt: Prompt) -> Completion:
+    def complete(self, prompt: Prompt) -> Coroutine[Any, Any, Completion]:
         """The whole answer."""
 
     def stream(self, prompt: Prompt) -> AsyncGenerator[Delta, None]:

@@ -51,19 +51,21 @@ class ScriptedProvider:
         await self._wait(self._config.latency)
         if fails:
             raise _failure()
-        words = self._words(prompt)
-        return Completion(" ".join(words), Usage(_tokens(prompt.text), len(words)), "stop")
+        asked = _tokens(prompt.text)
+        words = self._words(prompt, asked)
+        return Completion(" ".join(words), Usage(asked, len(words)), "stop")
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Delta, None]:
         """Answer word by word, the scripted latency spread over the words; a failing call breaks off half-way."""
-        fails, words = self._fails(), self._words(prompt)
+        asked = _tokens(prompt.text)
+        fails, words = self._fails(), self._words(prompt, asked)
         end = len(words) // 2 if fails else len(words)
         for index, word in enumerate(words[:end]):
             await self._wait(self._config.latency / len(words))
             yield Delta(word if index == 0 else f" {word}")
         if fails:
             raise _failure()
-        yield Delta("", Usage(_tokens(prompt.text), len(words)), "stop")
+        yield Delta("", Usage(asked, len(words)), "stop")
 
     async def close(self) -> None:
         """There is nothing to let go of."""
@@ -72,10 +74,10 @@ class ScriptedProvider:
         if seconds > 0:
             await self._sleep(seconds)
 
-    def _words(self, prompt: Prompt) -> list[str]:
+    def _words(self, prompt: Prompt, asked: int) -> list[str]:
         number = zlib.crc32(prompt.text.encode(), self._config.seed)
         opening, closing = _OPENINGS[number % len(_OPENINGS)], _CLOSINGS[number // len(_OPENINGS) % len(_CLOSINGS)]
-        return f"{opening}: you sent {_tokens(prompt.text)} words. {closing}".split(" ")[: prompt.max_tokens]
+        return f"{opening}: you sent {asked} words. {closing}".split(" ")[: prompt.max_tokens]
 
 
 def _tokens(text: str) -> int:

@@ -1,0 +1,188 @@
+"""Several workers on one port: real processes and signals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from sage_obs.processes import Process, stop
+from tests.support.agents import BODY, start_agent
+from tests.support.ports import free_port
+
+
+@dataclass
+class Crew:
+    """An agent with workers: its supervisor's process, its address, its metrics' address."""
+
+    process: Process
+    url: str
+    ops: str
+
+    def lines(self, message: str) -> list[dict[str, Any]]:
+        """The log's lines with this message."""
+        whole = self.process.log.read_text().rpartition("\n")[0]
+        return [line for line in map(json.loads, whole.splitlines()) if line["message"] == message]
+
+    def wait_for(self, message: str, count: int) -> list[dict[str, Any]]:
+        """The lines with this message, once there are so many."""
+        deadline = time.monotonic() + 30
+        while len(found := self.lines(message)) < count:
+            assert time.monotonic() < deadline, self.process.tail(20)
+            assert self.process.exit_code is None, self.process.tail(20)
+            time.sleep(0.02)
+        return found
+
+    def workers(self) -> list[int]:
+        """The process ids of its workers."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(child) for child in children.split()]
+
+    def total(self, name: str) -> float:
+        """The sum of a metric over all its labels."""
+        lines = httpx.get(f"{self.ops}/metrics").text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name}{{"))
+
+
+@contextmanager
+def _crew(folder: Path, *, workers: int = 2) -> Iterator[Crew]:
+    port, ops = free_port(), free_port()
+    environ = {"SAGE_SERVER_PORT": str(port), "SAGE_METRICS_PORT": str(ops), "SAGE_LLM_SCRIPTED_LATENCY": "0.01"}
+    process = start_agent(folder, environ=environ, arguments=("--workers", str(workers)))
+    crew = Crew(process, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{ops}")
+    try:
+        crew.wait_for("agent listening", workers)
+        yield crew
+    finally:
+        stop([process], grace=10.0)
+
+
+@contextmanager
+def _load(url: str) -> Iterator[Counter[str]]:
+    """Eight callers that ask one message after the other, half of them on a new connection each time; how it went, by name."""
+    results: Counter[str] = Counter()
+    over = threading.Event()
+
+    async def call(client: httpx.AsyncClient) -> None:
+        while not over.is_set():
+            try:
+                answer = await client.post(f"{url}/v1/messages", json=BODY)
+                results["ok" if answer.status_code == httpx.codes.OK else str(answer.status_code)] += 1
+            except httpx.TransportError as exc:
+                results[f"{type(exc).__name__}"] += 1
+
+    async def run() -> None:
+        fresh = httpx.Limits(max_keepalive_connections=0)
+        async with httpx.AsyncClient(timeout=10) as keeping, httpx.AsyncClient(timeout=10, limits=fresh) as other:
+            await asyncio.gather(*(call(client) for client in (keeping, other) for _ in range(4)))
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()))
+    thread.start()
+    try:
+        yield results
+    finally:
+        over.set()
+        thread.join(20)
+
+
+def test_workers_share_a_port_and_are_one_scrape(tmp_path: Path) -> None:
+    """Each worker gets its part of the connections, their counts are one sum, and their bounds together are the agent's."""
+    with _crew(tmp_path) as crew:
+        answered: Counter[int] = Counter()
+        for _ in range(10):
+            with httpx.Client() as client:
+                assert client.post(f"{crew.url}/v1/messages", json=BODY).status_code == httpx.codes.OK
+        with _load(crew.url) as results:
+            deadline = time.monotonic() + 10
+            while results["ok"] < 300 and time.monotonic() < deadline:
+                time.sleep(0.05)
+        assert set(results) == {"ok"}
+        assert crew.total("sage_agent_requests_total") == results["ok"] + 10
+        assert crew.total("sage_agent_workers") == 100
+        assert httpx.get(f"{crew.url}/health/ready").json()["status"] == "healthy"
+        for pid in crew.workers():
+            times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            answered[pid] = int(times[11]) + int(times[12])
+        assert len(answered) == 2
+        assert min(answered.values()) > 0.2 * max(answered.values())
+
+
+def test_a_worker_that_is_killed_is_replaced_and_what_it_counted_stays(tmp_path: Path) -> None:
+    """After a kill -9 there are as many workers as before, and no counter has fallen."""
+    with _crew(tmp_path) as crew:
+        for _ in range(20):
+            httpx.post(f"{crew.url}/v1/messages", json=BODY).raise_for_status()
+        before = crew.workers()
+        os.kill(before[0], signal.SIGKILL)
+        crew.wait_for("a worker has ended", 1)
+        crew.wait_for("agent listening", 3)
+        after = crew.workers()
+        assert len(after) == 2
+        assert before[0] not in after
+        httpx.post(f"{crew.url}/v1/messages", json=BODY).raise_for_status()
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                total = crew.total("sage_agent_requests_total")
+                break
+            except httpx.TransportError:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        assert total == 21
+
+
+def test_workers_are_renewed_one_by_one_without_a_failed_request(tmp_path: Path) -> None:
+    """SIGHUP under load: every worker is another process afterwards, and every request was answered."""
+    with _crew(tmp_path) as crew, _load(crew.url) as results:
+        before = crew.workers()
+        deadline = time.monotonic() + 10
+        while results["ok"] < 50:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        crew.process.signal(signal.SIGHUP)
+        crew.wait_for("workers are renewed", 1)
+        after = crew.workers()
+        seen = results["ok"]
+        while results["ok"] < seen + 50:
+            assert time.monotonic() < deadline + 30
+            time.sleep(0.02)
+    assert not set(before) & set(after)
+    assert set(results) == {"ok"}
+
+
+def test_the_end_of_the_supervisor_is_the_end_of_its_workers(tmp_path: Path) -> None:
+    """SIGTERM drains them and exits 0; a kill -9 leaves nobody behind."""
+    with _crew(tmp_path) as crew:
+        crew.process.signal(signal.SIGTERM)
+        assert crew.process.popen.wait(15) == 0
+        assert len(crew.lines("agent stopped")) == 2
+    (tmp_path / "again").mkdir()
+    with _crew(tmp_path / "again") as crew:
+        workers = crew.workers()
+        crew.process.signal(signal.SIGKILL)
+        crew.process.popen.wait(5)
+        deadline = time.monotonic() + 15
+        while any(Path(f"/proc/{pid}").exists() for pid in workers):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize("workers", [2])
+def test_workers_that_cannot_start_end_the_supervisor(tmp_path: Path, workers: int) -> None:
+    """A store that cannot be used is said by the worker, and the exit code is the worker's."""
+    environ = {"SAGE_STORAGE_TYPE": "redis", "SAGE_STORAGE_PORT": str(free_port()), "SAGE_STORAGE_TIMEOUT": "1s"}
+    process = start_agent(tmp_path, environ=environ, arguments=("--workers", str(workers)))
+    assert process.popen.wait(30) == 1
+    assert "Where state is kept cannot be used" in process.log.read_text()
