@@ -35,8 +35,8 @@ class Fetcher:
     def __init__(self, *, timeout: float, private: bool, ca_file: str = "") -> None:
         self._timeout = timeout
         self._private = private
-        context = ssl.create_default_context(cafile=ca_file or None)
-        self._http = httpx.AsyncClient(verify=context, trust_env=False, follow_redirects=False, timeout=timeout)
+        self._ca_file = ca_file
+        self._client: httpx.AsyncClient | None = None
         self._places = asyncio.Semaphore(_AT_ONCE)
 
     async def get(self, host: str, port: int, path: str) -> Fetched:
@@ -49,7 +49,16 @@ class Fetcher:
 
     async def close(self) -> None:
         """Let go of the connections."""
-        await self._http.aclose()
+        if self._client is not None:
+            await self._client.aclose()
+
+    @property
+    def _http(self) -> httpx.AsyncClient:
+        """The client, made when it is first needed: reading the system's authorities takes a while."""
+        if self._client is None:
+            context = ssl.create_default_context(cafile=self._ca_file or None)
+            self._client = httpx.AsyncClient(verify=context, trust_env=False, follow_redirects=False, timeout=self._timeout)
+        return self._client
 
     async def _get(self, host: str, port: int, path: str) -> Fetched:
         address = await self._address(host, port)

@@ -106,6 +106,7 @@ def sign_request(request: httpx.Request, signer: Signer, *, now: float | None = 
         nonce=nonce or secrets.token_urlsafe(18),
         label=_LABEL,
         covered_component_ids=covered,
+        use_existing_digest=bool(body),
     )
 
 
