@@ -74,7 +74,8 @@ def load(
     endpoint, moved = _otlp_endpoint(layer.traces_endpoint)
     plain = {name: value.value for name, value in values.items()}
     llm = read_llm(plain)
-    notices = (*moved, *_unused(files, environ), *_idle_key(llm, values))
+    state = read_state(values)
+    notices = (*moved, *_unused(files, environ), *_idle_key(llm, values), *_apart(state, plain["workers"]))
     return AgentConfig(
         protocol=plain["protocol"],
         llm=llm,
@@ -82,7 +83,7 @@ def load(
         security=read_security(plain),
         concurrency=ConcurrencyConfig(**{name: plain[name] for name in ConcurrencyConfig.__dataclass_fields__}),
         flow=read_flow(plain),
-        state=read_state(values),
+        state=state,
         layer=replace(layer, traces_endpoint=endpoint),
         settings=_by_path(values, layer.sources),
         notices=notices,
@@ -131,6 +132,13 @@ def _unused(files: tuple[Path, ...], environ: Mapping[str, str]) -> tuple[str, .
     present = {path for file in files for path in read_yaml(file, environ)}
     found = [*(path for path in UNUSED_PATHS if path in present), *(name for name in UNUSED_VARIABLES if environ.get(name))]
     return (f"accepted, not used by this version: {', '.join(found)}",) if found else ()
+
+
+def _apart(state: StateConfig, workers: int) -> tuple[str, ...]:
+    """Several processes, and nothing that they share."""
+    if state.kind != "memory" or workers == 1:
+        return ()
+    return (f"State in memory is each worker's own: {workers} workers admit {workers} times what a rate limit or a budget says.",)
 
 
 def _idle_key(llm: LlmConfig, values: Mapping[str, Value]) -> tuple[str, ...]:
