@@ -78,7 +78,8 @@ def load(
     endpoint, moved = _otlp_endpoint(layer.traces_endpoint)
     plain = {name: value.value for name, value in values.items()}
     llm = read_llm(plain)
-    notices = (*moved, *_idle_key(llm, values))
+    state = read_state(values)
+    notices = (*moved, *_idle_key(llm, values), *_apart(state, plain["workers"]))
     return AgentConfig(
         protocol=plain["protocol"],
         llm=llm,
@@ -86,7 +87,7 @@ def load(
         security=read_security(plain),
         concurrency=ConcurrencyConfig(**{name: plain[name] for name in ConcurrencyConfig.__dataclass_fields__}),
         flow=read_flow(plain),
-        state=read_state(values),
+        state=state,
         a2a=read_a2a(plain),
         did=read_did(plain),
         layer=replace(layer, traces_endpoint=endpoint),
@@ -131,6 +132,13 @@ def _otlp_endpoint(endpoint: str) -> tuple[str, tuple[str, ...]]:
         return endpoint, ()
     moved = f"{match.group(1)}:4318/v1/traces"
     return moved, (f"{endpoint} is Jaeger's own protocol; spans go to its OTLP address {moved} instead.",)
+
+
+def _apart(state: StateConfig, workers: int) -> tuple[str, ...]:
+    """Several processes, and nothing that they share."""
+    if state.kind != "memory" or workers == 1:
+        return ()
+    return (f"State in memory is each worker's own: {workers} workers admit {workers} times what a rate limit or a budget says.",)
 
 
 def _idle_key(llm: LlmConfig, values: Mapping[str, Value]) -> tuple[str, ...]:

@@ -13,8 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 
+from sage_agent.messages import Turn
+from sage_agent.state import postgres as postgres_module
 from sage_agent.state.base import SessionKey, State, StateError
 from sage_agent.state.postgres import Pool, postgres_state
 from sage_agent.state.redis import redis_state
@@ -174,4 +177,60 @@ def test_a_store_that_stops_answering_holds_nobody_longer_than_its_timeout(kind:
         assert (await state.limits.take("slow again", RATE)).allowed
 
     with serve() as url:
+        asyncio.run(main(url))
+
+
+def test_postgres_has_no_more_connections_than_it_may_and_none_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many ask at once `max_open_conns` is the most, unused ones go down to `max_idle_conns`, and an old one is replaced."""
+    monkeypatch.setattr(postgres_module, "_IDLE_SECONDS", 0.4)
+    seen = "SELECT pid FROM pg_stat_activity WHERE application_name = 'sage-agent' ORDER BY pid"
+
+    async def main(url: str) -> None:
+        state = postgres_state(url, pool=Pool(3, 1, 1.5), timeout=10.0)
+        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as watcher:
+
+            async def pids() -> set[int]:
+                return {row[0] for row in await (await watcher.execute(seen)).fetchall()}
+
+            await state.store.open()
+            try:
+                work = [state.sessions.append(SessionKey("", "", str(n)), [Turn("user", "x")], keep=5, seconds=60) for n in range(200)]
+                working = asyncio.gather(*work)
+                most: set[int] = set()
+                while not working.done():
+                    now = await pids()
+                    assert len(now) <= 3
+                    most = max(most, now, key=len)
+                assert len(most) == 3
+                for _ in range(100):
+                    if len(await pids()) == 1:
+                        break
+                    await asyncio.sleep(0.05)
+                assert len(await pids()) == 1
+                for _ in range(60):
+                    assert await state.store.check()
+                    if not await pids() & most:
+                        break
+                    await asyncio.sleep(0.05)
+                assert not await pids() & most
+            finally:
+                await state.store.close()
+
+    with postgres() as url:
+        asyncio.run(main(url))
+
+
+def test_ten_replicas_may_start_at_the_same_time_on_an_empty_database() -> None:
+    """One makes the tables, the others wait for it; none fails."""
+
+    async def main(url: str) -> None:
+        states = [postgres_state(url, pool=Pool(2, 1, 60.0), timeout=10.0) for _ in range(10)]
+        try:
+            await asyncio.gather(*(state.store.open() for state in states))
+            taken = await asyncio.gather(*(state.limits.take("n", RATE) for state in states))
+            assert sorted(one.remaining for one in taken) == list(range(RATE.burst - 10, RATE.burst))
+        finally:
+            await asyncio.gather(*(state.store.close() for state in states))
+
+    with postgres() as url:
         asyncio.run(main(url))

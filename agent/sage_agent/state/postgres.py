@@ -39,6 +39,8 @@ _EXPIRING: Final = {
 }
 """When a row of a table has expired, by the column that says so."""
 _SWEEP_SECONDS: Final = 10.0
+_IDLE_SECONDS = 10.0
+"""After so long without need for it a connection beyond those that may be idle is closed."""
 _NOW: Final = "(SELECT extract(epoch FROM clock_timestamp())::float8)"
 _TAKE: Final = """
 WITH clock AS MATERIALIZED (SELECT extract(epoch FROM clock_timestamp())::float8 AS now),
@@ -84,7 +86,7 @@ class PostgresStore:
             min_size=min(pool.idle, pool.most),
             max_size=pool.most,
             max_lifetime=pool.lifetime,
-            max_idle=60.0,
+            max_idle=_IDLE_SECONDS,
             timeout=timeout,
             reconnect_timeout=0.0,
             check=AsyncConnectionPool.check_connection,

@@ -14,7 +14,7 @@ import yaml
 
 from sage_agent import config
 from sage_agent.config import AgentConfig
-from sage_agent.options import AGENT_OPTIONS, UNUSED_PATHS, VARIABLES
+from sage_agent.options import AGENT_OPTIONS, VARIABLES
 from sage_obs.errors import ConfigError
 from sage_obs.privacy.content import Content
 from sage_obs.settings import OPTIONS, Option
@@ -324,8 +324,8 @@ def test_every_variable_of_the_guide_is_known(variable: str) -> None:
 
 @pytest.mark.parametrize("key", GUIDE_KEYS)
 def test_every_key_of_the_guide_is_known(key: str) -> None:
-    """It belongs to a setting, or is accepted and said to be unused."""
-    assert key in UNUSED_PATHS or any(key in (option.path, *option.aliases) for option in _TABLE.values())
+    """It belongs to a setting."""
+    assert any(key in (option.path, *option.aliases) for option in _TABLE.values())
 
 
 def _secrets() -> list[Option]:
