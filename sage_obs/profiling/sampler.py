@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from sage_obs.metrics.active import internal_error
 from sage_obs.profiling import clocks
+from sage_obs.profiling.alarms import CLOCKS, Alarm
 from sage_obs.profiling.idleness import idle
 from sage_obs.profiling.stacks import key_of, task_name, threads
 from sage_obs.profiling.ticking import Ticker
@@ -30,7 +31,7 @@ OWN: Final = "sage-obs-sampler"
 
 
 class Sampler:
-    """Ticks on processor time by SIGPROF where that signal is free, else and for elapsed time from a thread.
+    """Ticks by SIGPROF, on the processor's time or on elapsed time as the windows want; from a thread where that signal is not free.
 
     The time that passed since the tick before goes to where each thread stands now; that of the processor, where the thread seems to
     wait, to where it is seen at work next. A tick may come in a signal handler in the middle
@@ -52,7 +53,7 @@ class Sampler:
         self._owed: dict[int, int] = {}
         self._process = 0
         self._wall = self._last = 0
-        self._period = 0.0
+        self._alarms: dict[Mode, Alarm] = {}
         self._ticker: Ticker | None = None
 
     def arm(self) -> bool:
@@ -64,7 +65,15 @@ class Sampler:
         else:
             signal.signal(signal.SIGPROF, self._handler)
             self.why_no_signal = ""
+            self._make_alarms()
         return not self.why_no_signal
+
+    def _make_alarms(self) -> None:
+        try:
+            self._alarms = {"cpu": Alarm(CLOCKS["cpu"]), "wall": Alarm(CLOCKS["wall"])}
+        except OSError as exc:
+            self.why_no_signal = f"this system has no timers for it ({exc.strerror or exc})"
+            signal.signal(signal.SIGPROF, signal.SIG_DFL)
 
     def disarm(self) -> None:
         """Close every window and give the signal back; where another thread asks for that the handler stays, and does nothing."""
@@ -72,8 +81,11 @@ class Sampler:
             for window in self._windows:
                 window.gone.set()
             self._windows = ()
-            running = signal.getitimer(signal.ITIMER_PROF) != (0.0, 0.0)
+            running = any(alarm.period for alarm in self._alarms.values())
             self._run()
+            alarms, self._alarms = self._alarms, {}
+            for alarm in alarms.values():
+                alarm.delete()
         if self._has_signal() and threading.current_thread() is threading.main_thread():
             if running:
                 time.sleep(2 / HZ)  # one that is on its way would end the process
@@ -107,16 +119,19 @@ class Sampler:
         while (left := deadline - time.monotonic()) > 0:
             if window.gone.wait(min(_PATIENCE, left)) or gone():
                 return False
-            if window.mode == "cpu" and time.process_time_ns() - self._last > _LATE_PERIODS * 1_000_000_000 // window.hz:
+            if self._is_late(window):
                 self.tick(None)
         return True
 
+    def _is_late(self, window: Window) -> bool:
+        """Whether ticks stay away: the main thread, which has to make them, is inside of native code."""
+        since = time.process_time_ns() - self._last if window.mode == "cpu" else time.monotonic_ns() - self._wall
+        return since > _LATE_PERIODS * 1_000_000_000 // window.hz
+
     def source(self, mode: Mode) -> str:
         """How ticks come, in words."""
-        if mode == "wall":
-            return "ticks: a thread, on elapsed time"
         if self._has_signal():
-            return "ticks: SIGPROF, on processor time"
+            return f"ticks: SIGPROF, on {'processor' if mode == 'cpu' else 'elapsed'} time"
         return f"ticks: a thread, as {self.why_no_signal or 'somebody took SIGPROF'}"
 
     def _rebase(self, mode: Mode) -> None:
@@ -130,30 +145,32 @@ class Sampler:
         """Tick as fast as the windows want, and only while there are any."""
         cpu = max((one.hz for one in self._windows if one.mode == "cpu"), default=0)
         wall = max((one.hz for one in self._windows if one.mode == "wall"), default=0)
-        self._period = 1 / cpu if cpu else 0.0
-        if self._has_signal():
-            signal.setitimer(signal.ITIMER_PROF, self._period, self._period)
-        else:
-            wall = max(wall, cpu)
+        by_signal = self._has_signal()
+        for mode, alarm in self._alarms.items():
+            hz = (cpu if mode == "cpu" else wall) if by_signal else 0
+            alarm.set(1 / hz if hz else 0.0)
         ticker, self._ticker = self._ticker, None
         if ticker is not None:
             ticker.close()
-        if wall:
-            self._ticker = Ticker(self.tick, 1 / wall, name=OWN)
+        if not by_signal and (hz := max(cpu, wall)):
+            self._ticker = Ticker(self.tick, 1 / hz, name=OWN)
 
     def restart_after_fork(self) -> None:
-        """No window of the parent's is open here; the kernel has stopped the timer already."""
+        """No window of the parent's is open here, and none of its timers goes off."""
         self._lock = threading.Lock()
         self._windows = ()
         if self._ticker is not None:
             self._ticker.abandon()
         self._begin()
+        if self._has_signal():
+            self._make_alarms()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del number
         self.tick(frame)
-        if period := self._period:  # a moment at random: a program that goes in circles of a period would be seen at one place only
-            signal.setitimer(signal.ITIMER_PROF, period * (0.5 + self._random()), period)
+        for alarm in self._alarms.values():
+            if period := alarm.period:  # a moment at random: a program that goes in circles of a period would be seen at one place only
+                alarm.set(period, period * (0.5 + self._random()))
 
     def tick(self, interrupted: FrameType | None, *, last: bool = False) -> None:
         """Give the time since the last tick to where the threads stand; `interrupted` is where the main thread was.

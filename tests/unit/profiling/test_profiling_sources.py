@@ -40,14 +40,36 @@ def sampler() -> Iterator[Sampler]:
 def test_the_signal_is_taken_and_given_back(sampler: Sampler) -> None:
     """SIGPROF is ours while the sampler is armed, its timer runs while a window is open, and both are as before in the end."""
     assert sampler.arm()
-    assert signal.getitimer(signal.ITIMER_PROF) == (0, 0)
+    assert _periods(sampler) == [0, 0]
     with sampler.window("cpu"):
-        assert signal.getitimer(signal.ITIMER_PROF)[1] == pytest.approx(0.01, abs=0.004)
-        with sampler.window("cpu", 200):
-            assert signal.getitimer(signal.ITIMER_PROF)[1] == pytest.approx(0.005, abs=0.004)
-    assert signal.getitimer(signal.ITIMER_PROF) == (0, 0)
+        assert _periods(sampler) == [0.01, 0]
+        with sampler.window("cpu", 200), sampler.window("wall"):
+            assert _periods(sampler) == [0.005, 0.01]
+    assert _periods(sampler) == [0, 0]
     sampler.disarm()
     assert signal.getsignal(signal.SIGPROF) is signal.SIG_DFL
+
+
+def _periods(sampler: Sampler) -> list[float]:
+    return [alarm.period for alarm in sampler._alarms.values()]
+
+
+def test_ticks_come_and_end(sampler: Sampler) -> None:
+    """On elapsed time while nothing happens, on the processor's while something does, and no more when the window is closed."""
+    assert sampler.arm()
+    with sampler.window("wall") as wall:
+        assert sampler.watch(wall, 0.5, lambda: False)
+    assert 25 <= wall.ticks <= 60
+    with sampler.window("cpu") as cpu:
+        end = time.process_time() + 0.5
+        while time.process_time() < end:
+            sum(range(1000))
+    assert 25 <= cpu.ticks <= 80
+    before = cpu.ticks, wall.ticks
+    end = time.process_time() + 0.05
+    while time.process_time() < end:
+        sum(range(1000))
+    assert (cpu.ticks, wall.ticks) == before
 
 
 def test_a_handler_of_the_applications_is_never_taken(sampler: Sampler) -> None:
@@ -74,7 +96,7 @@ def test_a_signal_that_somebody_takes_later_is_theirs(sampler: Sampler) -> None:
     previous = signal.signal(signal.SIGPROF, signal.SIG_IGN)
     assert callable(previous)
     with sampler.window("cpu"):
-        assert signal.getitimer(signal.ITIMER_PROF) == (0, 0)
+        assert _periods(sampler) == [0, 0]
     sampler.disarm()
     assert signal.getsignal(signal.SIGPROF) is signal.SIG_IGN
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
