@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -77,6 +78,46 @@ def validate(file: Path | None, *, as_json: bool) -> None:
     for notice in loaded.notices:
         click.echo(f"Warning: {notice}", err=True)
     click.echo(f"The configuration is valid ({', '.join(files) or 'no file'}).")
+
+
+@group.group()
+def sessions() -> None:
+    """Conversations that are kept about a user: hand them out, or forget them."""
+
+
+_USER = click.option("--user", required=True, help="The caller's id; `anonymous` where callers are not identified.")
+_TENANT = click.option("--tenant", default="", help="The tenant the caller belongs to, if any.")
+
+
+@sessions.command()
+@_CONFIG
+@_USER
+@_TENANT
+def export(file: Path | None, user: str, tenant: str) -> None:
+    """Print each conversation of a user as one JSON object a line."""
+    from sage_agent import config, rights
+
+    loaded = config.load(file=file, environ=os.environ)
+    for conversation in asyncio.run(rights.export(loaded.state, tenant=tenant, user=user)):
+        _print_json(conversation)
+
+
+@sessions.command()
+@_CONFIG
+@_USER
+@_TENANT
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def erase(file: Path | None, user: str, tenant: str, *, yes: bool) -> None:
+    """Forget every conversation of a user, and every cached answer."""
+    from sage_agent import config, rights
+
+    loaded = config.load(file=file, environ=os.environ)
+    if not yes:
+        click.confirm(
+            f"Forget every conversation of {user}{f' of {tenant}' if tenant else ''} in {loaded.state.kind}?", abort=True, err=True
+        )
+    count = asyncio.run(rights.erase(loaded.state, tenant=tenant, user=user))
+    _print_json({"erased": count, "tenant": tenant, "user": user})
 
 
 @group.group("keys")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,8 @@ from sage_agent.a2a.config import A2aConfig, read_a2a
 from sage_agent.flow.config import ConcurrencyConfig, FlowConfig, read_flow
 from sage_agent.llm.config import LlmConfig, read_llm
 from sage_agent.options import AGENT_OPTIONS
+from sage_agent.references import References
+from sage_agent.secrets import Secrets
 from sage_agent.security.config import SecurityConfig, read_security
 from sage_agent.security.did_config import DidConfig, read_did
 from sage_agent.server.config import ServerConfig
@@ -30,7 +33,8 @@ class AgentConfig:
     """Everything `sage-agent serve` works with.
 
     `layer` is what the observability layer is switched on with, `settings` every value of both tables under its path, and `notices`
-    what the operator should know about the configuration.
+    what the operator should know about the configuration. `secrets` are those kept elsewhere, looked at every `secrets_refresh`
+    seconds; `again` reads the same configuration with what they are by then.
     """
 
     protocol: str
@@ -45,20 +49,37 @@ class AgentConfig:
     layer: Settings
     settings: Mapping[str, Value]
     notices: tuple[str, ...]
+    secrets: Secrets
+    secrets_refresh: float
+    again: Callable[[], AgentConfig] = field(repr=False)
 
 
-def load(*, file: Path | None, environ: Mapping[str, str], arguments: Mapping[str, object] | None = None) -> AgentConfig:
+def load(
+    *,
+    file: Path | None,
+    environ: Mapping[str, str],
+    arguments: Mapping[str, object] | None = None,
+    secrets: Secrets | None = None,
+) -> AgentConfig:
     """Read the configuration. `file` is what was asked for by name, else `config.yaml` here if there is one.
 
-    Raises ConfigError for an unknown key, a value out of range, an unreadable file, and for a provider that lacks what it needs.
+    Secrets that are known already are not read again. Raises ConfigError for an unknown key, a value out of range, an unreadable
+    file, and for a provider that lacks what it needs.
     """
     files = find_files(file, environ)
-    values = resolve(AGENT_OPTIONS, arguments=arguments, environ=environ, file=files, foreign=_paths(OPTIONS))
+    secrets = Secrets() if secrets is None else secrets
+    again = functools.partial(load, file=file, environ=dict(environ), arguments=arguments, secrets=secrets)
+    references = References(secrets)
+    environ = references.environ(AGENT_OPTIONS, environ)
+    options = references.options(AGENT_OPTIONS)
+    values = resolve(options, arguments=arguments, environ=environ, file=files, foreign=_paths(OPTIONS))
+    values = {name: references.told(options[name], value) for name, value in values.items()}
     layer = Settings.load(environ=environ, file=files, foreign=_paths(AGENT_OPTIONS))
     endpoint, moved = _otlp_endpoint(layer.traces_endpoint)
     plain = {name: value.value for name, value in values.items()}
     llm = read_llm(plain)
-    notices = (*moved, *_idle_key(llm, values))
+    state = read_state(values)
+    notices = (*moved, *_idle_key(llm, values), *_apart(state, plain["workers"]))
     return AgentConfig(
         protocol=plain["protocol"],
         llm=llm,
@@ -66,12 +87,15 @@ def load(*, file: Path | None, environ: Mapping[str, str], arguments: Mapping[st
         security=read_security(plain),
         concurrency=ConcurrencyConfig(**{name: plain[name] for name in ConcurrencyConfig.__dataclass_fields__}),
         flow=read_flow(plain),
-        state=read_state(values),
+        state=state,
         a2a=read_a2a(plain),
         did=read_did(plain),
         layer=replace(layer, traces_endpoint=endpoint),
         settings=_by_path(values, layer.sources),
         notices=notices,
+        secrets=secrets,
+        secrets_refresh=plain["secrets_refresh"],
+        again=again,
     )
 
 
@@ -108,6 +132,13 @@ def _otlp_endpoint(endpoint: str) -> tuple[str, tuple[str, ...]]:
         return endpoint, ()
     moved = f"{match.group(1)}:4318/v1/traces"
     return moved, (f"{endpoint} is Jaeger's own protocol; spans go to its OTLP address {moved} instead.",)
+
+
+def _apart(state: StateConfig, workers: int) -> tuple[str, ...]:
+    """Several processes, and nothing that they share."""
+    if state.kind != "memory" or workers == 1:
+        return ()
+    return (f"State in memory is each worker's own: {workers} workers admit {workers} times what a rate limit or a budget says.",)
 
 
 def _idle_key(llm: LlmConfig, values: Mapping[str, Value]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Final
 from sage_agent.a2a.options import A2A_OPTIONS
 from sage_agent.flow.options import FLOW_OPTIONS
 from sage_agent.llm.options import LLM_OPTIONS, parse_deadline
+from sage_agent.references import SECRET_OPTIONS
 from sage_agent.security.did_options import DID_OPTIONS
 from sage_agent.security.options import SECURITY_OPTIONS
 from sage_agent.state.options import STATE_OPTIONS
@@ -34,6 +35,7 @@ AGENT_OPTIONS: Final[Mapping[str, Option]] = {
     **STATE_OPTIONS,
     **A2A_OPTIONS,
     **DID_OPTIONS,
+    **SECRET_OPTIONS,
     "host": Option("server.host", ("SAGE_SERVER_HOST",), parse_text, "0.0.0.0", "the address requests are taken on"),  # noqa: S104 - a server
     "port": Option("server.port", ("SAGE_SERVER_PORT",), parse_port, DEFAULT_AGENT_PORT, "the port requests are taken on"),
     "workers": Option(

@@ -28,6 +28,7 @@ from sage_agent.flow.spending import Spending
 from sage_agent.llm.providers.select import wire_name
 from sage_agent.llm.retries import Retries
 from sage_agent.llm.targets import open_targets
+from sage_agent.rotation import Rotation
 from sage_agent.security.build import build_doors
 from sage_agent.server.connections import Application
 from sage_agent.server.hooks import Hooks
@@ -36,7 +37,7 @@ from sage_agent.server.sockets import Listener, open_listener
 from sage_agent.server.tls import Certificate
 from sage_agent.server.workers import supervisor_line
 from sage_agent.state.base import State, StateError
-from sage_agent.state.open import make_state
+from sage_agent.state.open import keep_counting, make_state
 from sage_agent.web.app import App, operation
 from sage_agent.web.guard import Guard
 from sage_obs.conventions import CERTIFICATE_EXPIRY
@@ -88,7 +89,8 @@ class Parts:
         self._agent = config.layer.agent_id
         self._memory = memory
         self._service = Service(calls, config.concurrency, asking=_asking(config.flow), memory=memory, agent=self._agent)
-        self._reporting: asyncio.Task[None] | None = None
+        self._rotation = Rotation(config, self.renew)
+        self._tasks: list[asyncio.Task[None]] = []
         self._doors = build_doors(config.security, config.did, state)
         guard = self._doors.guard
         self._a2a = mount_a2a(config, self._service, state, guard)
@@ -105,6 +107,13 @@ class Parts:
         if self._memory.spending is not None:
             self._memory.spending.expose()
 
+    def renew(self, config: AgentConfig) -> None:
+        """Go on with the secrets that the configuration has by now; nothing else of it counts."""
+        self.calls.renew(config.llm)
+        self._doors.renew(config.security)
+        if config.state.url:
+            self.state.store.renew(config.state.url)
+
     async def open(self) -> None:
         """Connect to the store, and get what callers are known by. Raises UnavailableError and ConfigError."""
         try:
@@ -113,12 +122,13 @@ class Parts:
             hint = "Start it or correct storage.*; SAGE_STORAGE_TYPE=memory keeps nothing."
             raise UnavailableError(f"Where state is kept cannot be used: {exc.message}", hint=hint) from exc
         await self._doors.open()
-        self._reporting = asyncio.create_task(keep_reporting(self._service, self._agent))
+        forever = (keep_reporting(self._service, self._agent), keep_counting(self.state.store), self._rotation.run())
+        self._tasks = [asyncio.create_task(one) for one in forever]
 
     async def close(self) -> None:
         """Settle what is open, and let go."""
-        if self._reporting is not None:
-            self._reporting.cancel()
+        for task in self._tasks:
+            task.cancel()
         if self._a2a is not None:
             await self._a2a.close()
         await self._doors.close()

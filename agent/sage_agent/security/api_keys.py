@@ -35,10 +35,16 @@ class ApiKeys:
         self._clock = clock
         self._seen: tuple[int, int, int] | None = None
         self._looked = clock()
-        self._callers: Mapping[str, Caller] = self._own
+        self._filed: Mapping[str, Caller] = {}
         if file is not None:
-            self._callers = {**_read(file), **self._own}
+            self._filed = _read(file)
             self._seen = _stamp(file)
+        self._callers = {**self._filed, **self._own}
+
+    def renew(self, entries: Sequence[KeyEntry]) -> None:
+        """These are the settings' own from now on."""
+        self._own = _callers(entries)
+        self._callers = {**self._filed, **self._own}
 
     def caller(self, key: str) -> Caller | None:
         """Who has a key; None for nobody."""
@@ -56,7 +62,8 @@ class ApiKeys:
             return
         self._seen = stamp
         try:
-            self._callers = {**_read(file), **self._own}
+            self._filed = _read(file)
+            self._callers = {**self._filed, **self._own}
         except ConfigError as exc:
             _log.error("the file of API keys cannot be used; the keys from before stay", extra={"reason": str(exc)})
         else:

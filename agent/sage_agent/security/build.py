@@ -31,11 +31,17 @@ class Closed(Protocol):
 class Doors:
     """What stands between callers and the routes."""
 
-    def __init__(self, guard: Guard, rates: RateGuard | None, tokens: Opened | None, did: Closed | None) -> None:
+    def __init__(self, guard: Guard, *, rates: RateGuard | None, tokens: Opened | None, keys: ApiKeys | None, did: Closed | None) -> None:
         self.guard = guard
         self._rates = rates
         self._tokens = tokens
+        self._keys = keys
         self._did = did
+
+    def renew(self, config: SecurityConfig) -> None:
+        """Know callers by the keys that the settings have by now."""
+        if self._keys is not None:
+            self._keys.renew(config.api_keys)
 
     def expose(self) -> None:
         """Put what can be counted on /metrics."""
@@ -61,12 +67,13 @@ def build_doors(config: SecurityConfig, did: DidConfig, state: State) -> Doors:
 
         tokens = Tokens(config.jwt)
     guard: Guard = OpenGuard()
+    keys = None
     if config.identifies:
         keys = ApiKeys(config.api_keys, config.api_keys_file) if config.api_keys or config.api_keys_file else None
         guard = CallerGuard(Identification(Certificates(config.allow) if config.allow else None, tokens, keys))
     signed = open_did(did, state.nonces, guard)
     guard = signed or guard
-    if config.rate is None:
-        return Doors(guard, None, tokens, signed)
-    rates = RateGuard(guard, state.limits, config.rate, proxies=config.proxies, refuse_blind=config.refuse_blind)
-    return Doors(rates, rates, tokens, signed)
+    rates = None
+    if config.rate is not None:
+        guard = rates = RateGuard(guard, state.limits, config.rate, proxies=config.proxies, refuse_blind=config.refuse_blind)
+    return Doors(guard, rates=rates, tokens=tokens, keys=keys, did=signed)
