@@ -7,9 +7,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from types import FrameType
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sage_obs import semconv
 from sage_obs.component import Component
@@ -36,6 +36,9 @@ from sage_obs.runtime.component import RuntimeComponent
 from sage_obs.settings import Settings
 from sage_obs.tracing.component import TracingComponent
 
+if TYPE_CHECKING:
+    from sage_obs.profiling.component import ProfilingComponent
+
 _log = logging.getLogger("sage_obs")
 _SHARE_AT_EXIT: Final = 0.75
 """How much of the exit timeout is spent waiting; the rest is the interpreter's, so that the whole exit keeps the promise."""
@@ -43,7 +46,7 @@ _LEAST_SECONDS: Final = 0.1
 """What every component may take to stop, however long the others took."""
 
 Libraries = Literal["auto"] | Sequence[str]
-PARTS: Final = ("logs", "traces", "health", "metrics", "runtime", "push", "ops")
+PARTS: Final = ("logs", "traces", "health", "metrics", "runtime", "push", "ops", "profiling", "pyroscope")
 """What can be switched off by name, besides the integrations."""
 
 NEEDS: Final = {
@@ -69,14 +72,14 @@ class Status:
 class Plan:
     """What instrument() was asked for, settled; equal plans need no restart."""
 
-    values: tuple[tuple[str, Any], ...]
+    values: tuple[tuple[str, Any], ...] = field(repr=False)
     libraries: Libraries
     disable: frozenset[str]
 
     @classmethod
     def of(cls, settings: Settings, libraries: Libraries | None, disable: Iterable[str] | None) -> Plan:
         """The plan of these settings, wherever their values came from. Raises ConfigError for what is no list of names."""
-        values = tuple((field.name, getattr(settings, field.name)) for field in fields(settings) if field.name != "sources")
+        values = tuple((one.name, getattr(settings, one.name)) for one in fields(settings) if one.name != "sources")
         auto = libraries is None or libraries == "auto"
         return cls(values, "auto" if auto else _names("libraries", libraries), frozenset(_names("disable", disable)))
 
@@ -110,11 +113,17 @@ class Layer:
         self._ops: OpsComponent | None = None
         self._refreshed: tuple[Callable[[], None], ...] = ()
         self._metrics: MetricsComponent | None = None
+        self._profiling: ProfilingComponent | None = None
 
     @property
     def metrics_port(self) -> int | None:
         """The port of the operations server, None while there is none."""
         return None if self._ops is None else self._ops.port
+
+    @property
+    def profiling_port(self) -> int | None:
+        """The port profiles are served on, None while they are not."""
+        return None if self._profiling is None else self._profiling.port
 
     def report(self) -> dict[str, Status]:
         """The statuses as they are now: the port may have been taken over or left meanwhile."""
@@ -166,7 +175,21 @@ class Layer:
         if on("ops", wanted=self._metrics is not None or healthy):
             self._ops = OpsComponent(settings, metrics=self._metrics, board=board() if healthy else None)
             yield self._ops
+        yield from self._profilers()
         yield from self._libraries()
+
+    def _profilers(self) -> Iterable[Component]:
+        """Loaded where they are wanted."""
+        settings = self.settings
+        if self._on("profiling", wanted=settings.profiling):
+            from sage_obs.profiling.component import ProfilingComponent
+
+            self._profiling = ProfilingComponent(settings)
+            yield self._profiling
+        if settings.profiling_server and self._on("pyroscope", wanted=True):
+            from sage_obs.profiling.push import PyroscopeComponent
+
+            yield PyroscopeComponent(settings)
 
     def _on(self, name: str, *, wanted: bool) -> bool:
         if name in self.plan.disable:

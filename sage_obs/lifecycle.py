@@ -46,6 +46,11 @@ class Handle:
         """The port /metrics and /health answer on, None where they do not."""
         return None if self._layer is None else self._layer.metrics_port
 
+    @property
+    def profiling_port(self) -> int | None:
+        """The port /debug/pprof/ answers on, None where it does not."""
+        return None if self._layer is None else self._layer.profiling_port
+
 
 class _Process:
     """The process's state."""
@@ -145,6 +150,14 @@ def instrument(  # noqa: PLR0913 - the one line a user writes; each setting of t
     tail_slow: float | None = None,
     tail_expensive: float | None = None,
     health: bool | None = None,
+    profiling: bool | None = None,
+    profiling_host: str | None = None,
+    profiling_port: int | None = None,
+    profiling_token: str | None = None,
+    profiling_certificate: str | None = None,
+    profiling_key: str | None = None,
+    profiling_locks: bool | None = None,
+    profiling_server: str | None = None,
     label_budget: int | None = None,
     overhead_objective: float | None = None,
     exit_timeout: float | None = None,

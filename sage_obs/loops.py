@@ -12,13 +12,13 @@ Follower = Callable[[asyncio.AbstractEventLoop], None]
 
 
 class _Seen:
-    """The loops that were seen, for as long as they live, and who is told of new ones."""
+    """The loops that were seen, for as long as they live, and those who are told of new ones."""
 
-    __slots__ = ("follower", "loops")
+    __slots__ = ("followers", "loops")
 
     def __init__(self) -> None:
         self.loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
-        self.follower: Follower | None = None
+        self.followers: tuple[Follower, ...] = ()
 
 
 _seen: Final = _Seen()
@@ -32,8 +32,8 @@ def seen(loop: asyncio.AbstractEventLoop) -> None:
         _seen.loops.add(loop)
     except TypeError:  # the loop is somebody's own, without weak references
         return
-    if _seen.follower is not None:
-        _seen.follower(loop)
+    for follower in _seen.followers:
+        follower(loop)
 
 
 def seen_here() -> None:
@@ -42,9 +42,13 @@ def seen_here() -> None:
         seen(asyncio.get_running_loop())
 
 
-def follow(follower: Follower | None) -> None:
-    """Tell this one of every loop, those seen before included; None tells nobody."""
-    _seen.follower = follower
-    if follower is not None:
-        for loop in list(_seen.loops):
-            follower(loop)
+def follow(follower: Follower) -> None:
+    """Tell this one too of every loop, those seen before included."""
+    _seen.followers = (*_seen.followers, follower)
+    for loop in list(_seen.loops):
+        follower(loop)
+
+
+def unfollow(follower: Follower) -> None:
+    """Tell this one no more."""
+    _seen.followers = tuple(one for one in _seen.followers if one != follower)

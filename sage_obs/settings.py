@@ -11,11 +11,11 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Self
 
-from sage_obs.conventions import DEFAULT_METRICS_PORT
+from sage_obs.conventions import DEFAULT_METRICS_PORT, DEFAULT_PROFILING_PORT
 from sage_obs.errors import ConfigError
 from sage_obs.privacy.content import LEVELS, Content, of_otel
 from sage_obs.semconv import CONVENTIONS, OPT_IN, Convention
@@ -318,6 +318,14 @@ class Settings:
     tail_slow: float
     tail_expensive: float
     health: bool
+    profiling: bool
+    profiling_host: str
+    profiling_port: int
+    profiling_token: str = field(repr=False)
+    profiling_certificate: str
+    profiling_key: str
+    profiling_locks: bool
+    profiling_server: str
     label_budget: int
     overhead_objective: float
     exit_timeout: float
@@ -490,6 +498,71 @@ OPTIONS: Final[Mapping[str, Option]] = {
         "a YAML or JSON file of prices that come before those of the bundled table",
     ),
     "health": Option("observability.health.enabled", ("SAGE_HEALTH_ENABLED",), parse_bool, True, "whether /health/* is served"),
+    "profiling": Option(
+        "observability.profiling.enabled",
+        ("SAGE_PROFILING_ENABLED",),
+        parse_bool,
+        False,
+        "whether /debug/pprof/ is served",
+        aliases=("profiling.enabled",),
+    ),
+    "profiling_host": Option(
+        "observability.profiling.host",
+        ("SAGE_PROFILING_HOST",),
+        parse_text,
+        "127.0.0.1",
+        "the address /debug/pprof/ answers on; any but this machine's own needs a token",
+        aliases=("profiling.host",),
+    ),
+    "profiling_port": Option(
+        "observability.profiling.port",
+        ("SAGE_PROFILING_PORT",),
+        parse_port,
+        DEFAULT_PROFILING_PORT,
+        "the port /debug/pprof/ answers on; the default gives way to any free one where it is taken",
+        aliases=("profiling.port",),
+    ),
+    "profiling_token": Option(
+        "observability.profiling.token",
+        ("SAGE_PROFILING_TOKEN",),
+        parse_text,
+        "",
+        "what whoever fetches a profile has to present, as a Bearer token or as the password of Basic",
+        aliases=("profiling.token",),
+        secret=True,
+    ),
+    "profiling_certificate": Option(
+        "observability.profiling.certificate",
+        ("SAGE_PROFILING_CERTIFICATE",),
+        parse_text,
+        "",
+        "the PEM file of the certificate to serve profiles over TLS with",
+        aliases=("profiling.certificate",),
+    ),
+    "profiling_key": Option(
+        "observability.profiling.key",
+        ("SAGE_PROFILING_KEY",),
+        parse_text,
+        "",
+        "the PEM file of its key, where that is not in the same file",
+        aliases=("profiling.key",),
+    ),
+    "profiling_locks": Option(
+        "observability.profiling.locks",
+        ("SAGE_PROFILING_LOCKS",),
+        parse_bool,
+        False,
+        "whether locks that are made from now on say who waited for them",
+        aliases=("profiling.locks",),
+    ),
+    "profiling_server": Option(
+        "observability.profiling.server",
+        ("SAGE_PROFILING_SERVER",),
+        parse_text,
+        "",
+        "the address of a Pyroscope server that profiles of the processor are pushed to",
+        aliases=("profiling.server",),
+    ),
     "label_budget": Option(
         "observability.metrics.label_budget", ("SAGE_LABEL_BUDGET",), parse_int(1, 100_000), 100, "how many values an open label may take"
     ),

@@ -9,17 +9,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from sage_agent.a2a.config import A2aConfig, read_a2a
 from sage_agent.flow.config import ConcurrencyConfig, FlowConfig, read_flow
 from sage_agent.llm.config import LlmConfig, read_llm
-from sage_agent.options import AGENT_OPTIONS, UNUSED_PATHS, UNUSED_VARIABLES
+from sage_agent.options import AGENT_OPTIONS
 from sage_agent.references import References
 from sage_agent.secrets import Secrets
 from sage_agent.security.config import SecurityConfig, read_security
+from sage_agent.security.did_config import DidConfig, read_did
 from sage_agent.server.config import ServerConfig
 from sage_agent.server.tls import read_tls
 from sage_agent.state.config import StateConfig, read_state
 from sage_obs.errors import ConfigError
-from sage_obs.settings import OPTIONS, Option, Settings, Value, read_yaml, resolve
+from sage_obs.settings import OPTIONS, Option, Settings, Value, resolve
 
 DEFAULT_FILE: Final = Path("config.yaml")
 _KEYS: Final = ("openai_api_key", "anthropic_api_key", "gemini_api_key", "llm_api_key", "llm_api_keys")
@@ -42,6 +44,8 @@ class AgentConfig:
     flow: FlowConfig
     security: SecurityConfig
     state: StateConfig
+    a2a: A2aConfig
+    did: DidConfig
     layer: Settings
     settings: Mapping[str, Value]
     notices: tuple[str, ...]
@@ -68,14 +72,14 @@ def load(
     references = References(secrets)
     environ = references.environ(AGENT_OPTIONS, environ)
     options = references.options(AGENT_OPTIONS)
-    values = resolve(options, arguments=arguments, environ=environ, file=files, foreign=(*_paths(OPTIONS), *UNUSED_PATHS))
+    values = resolve(options, arguments=arguments, environ=environ, file=files, foreign=_paths(OPTIONS))
     values = {name: references.told(options[name], value) for name, value in values.items()}
-    layer = Settings.load(environ=environ, file=files, foreign=(*_paths(AGENT_OPTIONS), *UNUSED_PATHS))
+    layer = _profiled(references.filled(OPTIONS, Settings.load(environ=environ, file=files, foreign=_paths(AGENT_OPTIONS))))
     endpoint, moved = _otlp_endpoint(layer.traces_endpoint)
     plain = {name: value.value for name, value in values.items()}
     llm = read_llm(plain)
     state = read_state(values)
-    notices = (*moved, *_unused(files, environ), *_idle_key(llm, values), *_apart(state, plain["workers"]))
+    notices = (*moved, *_idle_key(llm, values), *_apart(state, plain["workers"]))
     return AgentConfig(
         protocol=plain["protocol"],
         llm=llm,
@@ -84,6 +88,8 @@ def load(
         concurrency=ConcurrencyConfig(**{name: plain[name] for name in ConcurrencyConfig.__dataclass_fields__}),
         flow=read_flow(plain),
         state=state,
+        a2a=read_a2a(plain),
+        did=read_did(plain),
         layer=replace(layer, traces_endpoint=endpoint),
         settings=_by_path(values, layer.sources),
         notices=notices,
@@ -128,10 +134,11 @@ def _otlp_endpoint(endpoint: str) -> tuple[str, tuple[str, ...]]:
     return moved, (f"{endpoint} is Jaeger's own protocol; spans go to its OTLP address {moved} instead.",)
 
 
-def _unused(files: tuple[Path, ...], environ: Mapping[str, str]) -> tuple[str, ...]:
-    present = {path for file in files for path in read_yaml(file, environ)}
-    found = [*(path for path in UNUSED_PATHS if path in present), *(name for name in UNUSED_VARIABLES if environ.get(name))]
-    return (f"accepted, not used by this version: {', '.join(found)}",) if found else ()
+def _profiled(layer: Settings) -> Settings:
+    """In the agent profiles are served unless somebody does not want them."""
+    if layer.sources["profiling"].source != "default":
+        return layer
+    return replace(layer, profiling=True, sources={**layer.sources, "profiling": Value(value=True, source="default")})
 
 
 def _apart(state: StateConfig, workers: int) -> tuple[str, ...]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from sage_agent.a2a.options import A2A_OPTIONS
 from sage_agent.flow.options import FLOW_OPTIONS
 from sage_agent.llm.options import LLM_OPTIONS, parse_deadline
 from sage_agent.references import SECRET_OPTIONS
+from sage_agent.security.did_options import DID_OPTIONS
 from sage_agent.security.options import SECURITY_OPTIONS
 from sage_agent.state.options import STATE_OPTIONS
 from sage_obs.conventions import DEFAULT_AGENT_PORT
@@ -31,6 +33,8 @@ AGENT_OPTIONS: Final[Mapping[str, Option]] = {
     **FLOW_OPTIONS,
     **SECURITY_OPTIONS,
     **STATE_OPTIONS,
+    **A2A_OPTIONS,
+    **DID_OPTIONS,
     **SECRET_OPTIONS,
     "host": Option("server.host", ("SAGE_SERVER_HOST",), parse_text, "0.0.0.0", "the address requests are taken on"),  # noqa: S104 - a server
     "port": Option("server.port", ("SAGE_SERVER_PORT",), parse_port, DEFAULT_AGENT_PORT, "the port requests are taken on"),
@@ -92,9 +96,5 @@ AGENT_OPTIONS: Final[Mapping[str, Option]] = {
 }
 """The runtime's settings by argument name."""
 
-UNUSED_PATHS: Final = ("performance.cache.did_cache",)
-"""Keys of the deployment guide that are accepted and do nothing yet; whoever sets one is told so."""
-UNUSED_VARIABLES: Final = ("SAGE_PROFILING_ENABLED", "SAGE_PROFILING_PORT")
-"""Environment variables of the deployment guide of which the same is true."""
-VARIABLES: Final = (*UNUSED_VARIABLES, "SAGE_ENV")
+VARIABLES: Final = ("SAGE_ENV",)
 """Variables that are read and belong to no setting, for `sage-obs doctor`."""

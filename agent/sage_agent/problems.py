@@ -54,3 +54,8 @@ def invalid(message: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> Proble
 def internal() -> Problem:
     """A defect of ours, of which the caller learns only that it happened; the log has the rest."""
     return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, ErrorType.INTERNAL, "The agent failed to answer; its log says why.")
+
+
+def unavailable(message: str) -> Problem:
+    """Something this agent depends on does not answer now."""
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, ErrorType.UNAVAILABLE, message, retry_after=RETRY_SOON_SECONDS)

@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import fields, replace
 
 import sage_obs
+from sage_agent.a2a import mount as a2a
+from sage_agent.a2a.paths import operation as a2a_operation
 from sage_agent.config import AgentConfig
 from sage_agent.flow import answers
 from sage_agent.flow.answers import Answers
@@ -37,9 +39,10 @@ from sage_agent.server.workers import supervisor_line
 from sage_agent.state.base import State, StateError
 from sage_agent.state.open import keep_counting, make_state
 from sage_agent.web.app import App, operation
+from sage_agent.web.guard import Guard
 from sage_obs.conventions import CERTIFICATE_EXPIRY
 from sage_obs.errors import SageObsError, UnavailableError
-from sage_obs.settings import Settings
+from sage_obs.settings import OPTIONS, Settings
 
 _log = logging.getLogger("sage_agent")
 
@@ -88,9 +91,11 @@ class Parts:
         self._service = Service(calls, config.concurrency, asking=_asking(config.flow), memory=memory, agent=self._agent)
         self._rotation = Rotation(config, self.renew)
         self._tasks: list[asyncio.Task[None]] = []
-        self._doors = build_doors(config.security, state)
-        app = App(self._service, config.server, self._doors.guard)
-        self.app = sage_obs.instrument_app(app, operation=operation, protocol=config.protocol)
+        self._doors = build_doors(config.security, config.did, state)
+        guard = self._doors.guard
+        self._a2a = mount_a2a(config, self._service, state, guard)
+        lean = sage_obs.instrument_app(App(self._service, config.server, guard), operation=operation, protocol=config.protocol)
+        self.app = lean if self._a2a is None else a2a.beside(lean, _measured(self._a2a))
 
     def expose(self) -> None:
         """Put what can be counted on /metrics, once there is one."""
@@ -124,10 +129,31 @@ class Parts:
         """Settle what is open, and let go."""
         for task in self._tasks:
             task.cancel()
+        if self._a2a is not None:
+            await self._a2a.close()
+        await self._doors.close()
         if self._memory.spending is not None:
             await self._memory.spending.close()
         await self.calls.close()
         await self.state.store.close()
+
+
+def mount_a2a(config: AgentConfig, service: Service, state: State, guard: Guard) -> a2a.Mount | None:
+    """A2A, to be loaded when it is first asked something; None where it is off. Raises A2aMissingError."""
+    if not a2a.wanted(config.a2a.enabled):
+        return None
+
+    def load() -> a2a.Endpoint:
+        from sage_agent.a2a.endpoint import A2aEndpoint
+
+        version = importlib.metadata.version("sage-obs")
+        return A2aEndpoint(config.a2a, config.server, service, state.tasks, guard, name=config.layer.agent_id, version=version)
+
+    return a2a.Mount(load)
+
+
+def _measured(mounted: a2a.Mount) -> a2a.Asgi:
+    return sage_obs.instrument_app(mounted, operation=a2a_operation, protocol="a2a")
 
 
 def build(config: AgentConfig, state: State) -> Parts:
@@ -173,10 +199,15 @@ def require_server() -> None:
 
 
 def switch_on(layer: Settings) -> sage_obs.Handle:
-    """Instrument this process. Raises UnavailableError where its metrics and health cannot be served: nobody could see it run."""
+    """Instrument this process; profiles are served unless that was switched off, and metrics and health have to be.
+
+    Raises UnavailableError where those cannot be: nobody could see it run.
+    """
     if layer.sources["version"].source == "default":
         layer = replace(layer, version=importlib.metadata.version("sage-obs"))
-    handle = sage_obs.instrument(**{field.name: getattr(layer, field.name) for field in fields(layer) if field.name != "sources"})
+    values = {field.name: getattr(layer, field.name) for field in fields(layer) if field.name != "sources"}
+    chosen = {name: value for name, value in values.items() if layer.sources[name].source != "default" or value != OPTIONS[name].default}
+    handle = sage_obs.instrument(**chosen)
     status = handle.status()
     if "logs" not in status or not status["logs"].on:
         log_plainly()
@@ -255,6 +286,7 @@ def start_line(config: AgentConfig, listener: Listener, handle: sage_obs.Handle,
         "host": listener.host,
         "port": listener.port,
         "metrics_port": handle.metrics_port,
+        "profiling_port": handle.profiling_port,
         "provider": config.llm.first.provider,
         "model": config.llm.first.model,
         "fallbacks": [f"{one.provider} {one.model}" for one in config.llm.targets[1:]],

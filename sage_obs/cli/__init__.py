@@ -15,6 +15,7 @@ _COMMANDS: Final = {
     "dashboards": ("sage_obs.cli.dashboards", "Grafana dashboards as code."),
     "doctor": ("sage_obs.cli.doctor", "Find what keeps telemetry from working here, and the remedy."),
     "drill": ("sage_obs.cli.drill", "Break a stack of its own on purpose and score the way back."),
+    "profile": ("sage_obs.cli.profile", "Look into a running service: processor, time, memory, tasks, blocked loops, locks."),
     "release": ("sage_obs.cli.release", "The releases of the local platform and what is known of them."),
     "responder": ("sage_obs.cli.responder", "Answer Alertmanager by running runbooks."),
     "run": ("sage_obs.cli.run", "Run a Python program instrumented, without a change to its code."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -25,11 +25,22 @@ class Page:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A GET request: names of headers are lower case, `client` is an address, `gone` tells whether nobody waits for the answer any more."""
+
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    client: str
+    gone: Callable[[], bool]
+
+
 class Pages(Protocol):
     """Something that answers GET requests."""
 
-    def get(self, path: str, headers: Mapping[str, str]) -> Page:
-        """The page at a path; names of headers are lower case."""
+    def answer(self, asked: Asked) -> Page:
+        """The page that was asked for."""
 
 
 class OpsPages:
@@ -39,8 +50,9 @@ class OpsPages:
         self._board = board
         self._metrics = metrics
 
-    def get(self, path: str, headers: Mapping[str, str]) -> Page:
-        """The page at a path; names of headers are lower case."""
+    def answer(self, asked: Asked) -> Page:
+        """Metrics as the scraper likes them, a probe's state, or what there is else."""
+        path, headers = asked.path, asked.headers
         if self._metrics is not None:
             self._metrics.look()
         if path == METRICS_PATH and self._metrics is not None:

@@ -46,6 +46,6 @@ class RuntimeComponent(Unbuffered):
     def stop(self, timeout: float) -> None:
         """Watch no more."""
         del timeout
-        loops.follow(None)
+        loops.unfollow(self._heartbeats.watch)
         self._heartbeats.stop()
         self._pauses.stop()

@@ -35,6 +35,11 @@ class RunningAgent:
         return f"http://127.0.0.1:{self.start['port']}"
 
     @property
+    def profiles_url(self) -> str:
+        """Where its profiles are."""
+        return f"http://127.0.0.1:{self.start['profiling_port']}/debug/pprof/"
+
+    @property
     def ops_url(self) -> str:
         """Where its metrics are."""
         return f"http://127.0.0.1:{self.start['metrics_port']}"

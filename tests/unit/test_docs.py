@@ -9,6 +9,9 @@ import pytest
 
 from sage_obs import semconv, testing
 from sage_obs.privacy.content import LEVELS
+from sage_obs.profiling.pages import PROFILES
+from sage_obs.settings import OPTIONS
+from tests.support.pprof import GUIDE_LINES
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -21,6 +24,33 @@ def test_what_the_page_on_content_says_to_verify_holds() -> None:
         exec(block, {"sage_obs": __import__("sage_obs")})  # noqa: S102 - it is ours
     finally:
         testing.reset()
+
+
+def test_what_the_page_on_profiling_says_to_verify_holds(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The block under Verify runs as it stands and prints what the page says, but for the ports, which others may have."""
+    monkeypatch.setenv("SAGE_METRICS_PORT", "0")
+    monkeypatch.setenv("SAGE_PROFILING_PORT", "0")
+    block = _page("profile-a-service").partition("## Verify")[2].partition("```python\n")[2].partition("```")[0]
+    try:
+        exec(block, {"sage_obs": __import__("sage_obs")})  # noqa: S102 - it is ours
+    finally:
+        testing.reset()
+    printed = capsys.readouterr().out
+    assert re.search(r"on: http://127\.0\.0\.1:\d+/debug/pprof/; ticks: SIGPROF, on processor time", printed)
+
+
+def test_the_page_on_profiling_has_the_guides_lines_every_profile_and_every_variable() -> None:
+    """The lines are those that the tests run; what is added is described."""
+    page = _page("profile-a-service")
+    assert GUIDE_LINES in page
+    assert all(f"`{name}`" in page for name in PROFILES)
+    for name, option in OPTIONS.items():
+        if name.startswith("profiling"):
+            assert all(variable in page or variable.removeprefix("SAGE_PROFILING") in page for variable in option.env)
+
+
+def _page(name: str) -> str:
+    return (DOCS / f"how-to/{name}.md").read_text()
 
 
 def test_the_page_on_content_has_every_level() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from sage_agent.security.api_keys import ApiKeys
 from sage_agent.security.certificates import Certificates
 from sage_agent.security.config import SecurityConfig
+from sage_agent.security.did_config import DidConfig
+from sage_agent.security.did_open import open_did
 from sage_agent.security.guard import CallerGuard, Identification, RateGuard
-from sage_agent.security.keys import ApiKeys
 from sage_agent.state.base import State
 from sage_agent.web.guard import Guard, OpenGuard
 
@@ -19,14 +21,22 @@ class Opened(Protocol):
         """Get it. Raises ConfigError."""
 
 
-class Doors:
-    """What stands between callers and the routes: `guard`; None where everybody may come in as often as they like."""
+class Closed(Protocol):
+    """What holds connections."""
 
-    def __init__(self, guard: Guard | None, rates: RateGuard | None, tokens: Opened | None, keys: ApiKeys | None = None) -> None:
+    async def close(self) -> None:
+        """Let go of them."""
+
+
+class Doors:
+    """What stands between callers and the routes."""
+
+    def __init__(self, guard: Guard, *, rates: RateGuard | None, tokens: Opened | None, keys: ApiKeys | None, did: Closed | None) -> None:
         self.guard = guard
         self._rates = rates
         self._tokens = tokens
         self._keys = keys
+        self._did = did
 
     def renew(self, config: SecurityConfig) -> None:
         """Know callers by the keys that the settings have by now."""
@@ -43,20 +53,27 @@ class Doors:
         if self._tokens is not None:
             await self._tokens.open()
 
+    async def close(self) -> None:
+        """Let go of connections."""
+        if self._did is not None:
+            await self._did.close()
 
-def build_doors(config: SecurityConfig, state: State) -> Doors:
-    """Put the guards together. Raises ConfigError for a file of keys that cannot be read."""
+
+def build_doors(config: SecurityConfig, did: DidConfig, state: State) -> Doors:
+    """Put the guards together: signatures before credentials, and how often before both. Raises SageObsError."""
     tokens = None
     if config.jwt is not None:
         from sage_agent.security.tokens import Tokens
 
         tokens = Tokens(config.jwt)
-    guard: Guard | None = None
+    guard: Guard = OpenGuard()
     keys = None
     if config.identifies:
         keys = ApiKeys(config.api_keys, config.api_keys_file) if config.api_keys or config.api_keys_file else None
         guard = CallerGuard(Identification(Certificates(config.allow) if config.allow else None, tokens, keys))
+    signed = open_did(did, state.nonces, guard)
+    guard = signed or guard
     rates = None
     if config.rate is not None:
-        rates = RateGuard(guard or OpenGuard(), state.limits, config.rate, proxies=config.proxies, refuse_blind=config.refuse_blind)
-    return Doors(rates or guard, rates, tokens, keys)
+        guard = rates = RateGuard(guard, state.limits, config.rate, proxies=config.proxies, refuse_blind=config.refuse_blind)
+    return Doors(guard, rates=rates, tokens=tokens, keys=keys, did=signed)

@@ -13,8 +13,8 @@ import sage_obs
 from sage_agent.callers import ANONYMOUS, Caller, Role
 from sage_agent.problems import RETRY_SOON_SECONDS, Problem
 from sage_agent.security.addresses import client_address
+from sage_agent.security.api_keys import ApiKeys
 from sage_agent.security.certificates import Certificates
-from sage_agent.security.keys import ApiKeys
 from sage_agent.security.options import Network
 from sage_agent.state.base import Limits, Rate, StateError, Taken
 from sage_agent.web.guard import Guard, say_also
@@ -130,8 +130,11 @@ class RateGuard:
             raise Problem(HTTPStatus.TOO_MANY_REQUESTS, ErrorType.RATE_LIMITED, "You ask too often; wait a little.", retry_after=wait)
 
     async def verify(self, scope: Scope, body: bytes, caller: Caller) -> Caller:
-        """As the one inside."""
-        return await self._inner.verify(scope, body, caller)
+        """As the one inside; a caller who is known only now is limited by name, too."""
+        proved = await self._inner.verify(scope, body, caller)
+        if proved is not caller:
+            await self._take(scope, "caller", f"{proved.tenant}/{proved.id}")
+        return proved
 
     def expose(self) -> None:
         """Put what can be counted on /metrics before it happens."""

@@ -1,94 +1,130 @@
-"""API keys: who has which, from the settings and from a file that may change."""
+"""Public keys in the encodings DIDs use, and the algorithms they verify with: the key decides, never the caller."""
 
 from __future__ import annotations
 
-import logging
-import secrets
-import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Final
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
-import yaml
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from http_message_signatures.algorithms import ECDSA_P256_SHA256, ECDSA_P384_SHA384, ED25519, RSA_PSS_SHA512, HTTPSignatureAlgorithm
 
-from sage_agent.callers import Caller
-from sage_agent.security.fingerprints import fingerprint
-from sage_agent.security.options import KeyEntry, parse_api_keys
-from sage_obs.errors import ConfigError
+from sage_agent.security.base58 import decode
+from sage_agent.security.es256k import ES256K
 
-_log = logging.getLogger("sage_agent")
-_LOOK_SECONDS: Final = 2.0
-
-
-def new_key() -> str:
-    """A fresh key of 256 bits."""
-    return f"sage_{secrets.token_urlsafe(32)}"
-
-
-class ApiKeys:
-    """Knows callers by their keys. A file is looked at every two seconds; one that cannot be read leaves what was there before."""
-
-    def __init__(self, entries: Sequence[KeyEntry], file: Path | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Raises ConfigError where the file cannot be read now."""
-        self._own = _callers(entries)
-        self._file = file
-        self._clock = clock
-        self._seen: tuple[int, int, int] | None = None
-        self._looked = clock()
-        self._filed: Mapping[str, Caller] = {}
-        if file is not None:
-            self._filed = _read(file)
-            self._seen = _stamp(file)
-        self._callers = {**self._filed, **self._own}
-
-    def renew(self, entries: Sequence[KeyEntry]) -> None:
-        """These are the settings' own from now on."""
-        self._own = _callers(entries)
-        self._callers = {**self._filed, **self._own}
-
-    def caller(self, key: str) -> Caller | None:
-        """Who has a key; None for nobody."""
-        if self._file is not None:
-            self._look(self._file)
-        return self._callers.get(fingerprint(key))
-
-    def _look(self, file: Path) -> None:
-        now = self._clock()
-        if now - self._looked < _LOOK_SECONDS:
-            return
-        self._looked = now
-        stamp = _stamp(file)
-        if stamp == self._seen:
-            return
-        self._seen = stamp
-        try:
-            self._filed = _read(file)
-            self._callers = {**self._filed, **self._own}
-        except ConfigError as exc:
-            _log.error("the file of API keys cannot be used; the keys from before stay", extra={"reason": str(exc)})
-        else:
-            _log.info("the file of API keys was read anew", extra={"keys": len(self._callers)})
+PublicKey = ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+_LEAST_RSA_BITS: Final = 2048
+_MOST_RSA_BITS: Final = 8192
+_MOST_EXPONENT_BYTES: Final = 4
+_CURVES: Final[Mapping[str, tuple[type[ec.EllipticCurve], type[HTTPSignatureAlgorithm]]]] = {
+    "P-256": (ec.SECP256R1, ECDSA_P256_SHA256),
+    "P-384": (ec.SECP384R1, ECDSA_P384_SHA384),
+    "secp256k1": (ec.SECP256K1, ES256K),
+}
+_MULTICODEC: Final[Mapping[bytes, str]] = {b"\xed\x01": "Ed25519", b"\x80\x24": "P-256", b"\x81\x24": "P-384", b"\xe7\x01": "secp256k1"}
+"""The multicodec table's prefixes, as unsigned varints."""
+_SAGE_NAMES: Final[Mapping[str, str]] = {"ed25519": "Ed25519", "ecdsa-p256-sha256": "P-256", "es256k": "secp256k1"}
+"""What SAGE's registries call a key's algorithm."""
 
 
-def _callers(entries: Sequence[KeyEntry]) -> dict[str, Caller]:
-    return {entry.sha256: Caller(entry.id, entry.tenant, entry.role, "api_key") for entry in entries}
+class KeyUnusableError(ValueError):
+    """What was read is no public key this agent can verify with."""
 
 
-def _read(file: Path) -> dict[str, Caller]:
+@dataclass(frozen=True, slots=True)
+class VerifyingKey:
+    """A public key and the one algorithm it is used with."""
+
+    key: PublicKey
+    algorithm: type[HTTPSignatureAlgorithm]
+
+    @property
+    def alg(self) -> str:
+        """The algorithm's name in RFC 9421's registry (SAGE's for secp256k1, which that one does not have)."""
+        return self.algorithm.algorithm_id
+
+
+def of_public(key: object) -> VerifyingKey:
+    """A key with its algorithm. Raises KeyUnusableError for a kind of key that is not used here."""
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return VerifyingKey(key, ED25519)
+    if isinstance(key, rsa.RSAPublicKey) and _LEAST_RSA_BITS <= key.key_size <= _MOST_RSA_BITS:
+        return VerifyingKey(key, RSA_PSS_SHA512)
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        for curve, algorithm in _CURVES.values():
+            if isinstance(key.curve, curve):
+                return VerifyingKey(key, algorithm)
+    raise KeyUnusableError("a kind of key that is not used here")
+
+
+def of_raw(kind: str, data: bytes) -> VerifyingKey:
+    """A key from its bytes: 32 of Ed25519, a point (SEC 1, compressed or not) of a curve. Raises KeyUnusableError."""
     try:
-        found = yaml.safe_load(file.read_text())
-        return _callers(parse_api_keys([] if found is None else found))
-    except OSError as exc:
-        raise ConfigError(f"Cannot read the API keys in {file}: {exc.strerror}.", hint="Correct security.api_keys_file.") from exc
-    except yaml.YAMLError:
-        raise ConfigError(f"{file} is not valid YAML.", hint="It holds a list of {id, tenant, role, sha256}.") from None
-    except ValueError as exc:
-        raise ConfigError(f"Cannot use the API keys in {file}: {exc}.") from None
+        if kind == "Ed25519":
+            return VerifyingKey(ed25519.Ed25519PublicKey.from_public_bytes(data), ED25519)
+        curve, algorithm = _CURVES[kind]
+        return VerifyingKey(ec.EllipticCurvePublicKey.from_encoded_point(curve(), data), algorithm)
+    except (KeyError, ValueError, UnsupportedAlgorithm):
+        raise KeyUnusableError(f"not a key of {kind[:20]}") from None
 
 
-def _stamp(file: Path) -> tuple[int, int, int] | None:
+def of_sage(algorithm: str, data: bytes) -> VerifyingKey:
+    """A key of a SAGE record. Raises KeyUnusableError."""
+    if algorithm not in _SAGE_NAMES:
+        raise KeyUnusableError("an algorithm that is not used here")
+    return of_raw(_SAGE_NAMES[algorithm], data)
+
+
+def of_multibase(text: str) -> VerifyingKey:
+    """A key as did:key and `publicKeyMultibase` write it: `z`, then base58btc of a multicodec. Raises KeyUnusableError."""
+    if not text.startswith("z"):
+        raise KeyUnusableError("only base58btc (z) is read")
+    data = decode(text[1:])
+    if data is None or data[:2] not in _MULTICODEC:
+        raise KeyUnusableError("not a multicodec of a key that is used here")
+    return of_raw(_MULTICODEC[data[:2]], data[2:])
+
+
+def of_jwk(jwk: object) -> VerifyingKey:
+    """A key as a JSON Web Key (RFC 7517, 8037). Raises KeyUnusableError, too where it is a private one."""
+    if not isinstance(jwk, dict) or "d" in jwk:
+        raise KeyUnusableError("not a public JSON Web Key")
+    match jwk.get("kty"), jwk.get("crv"):
+        case "OKP", "Ed25519":
+            return of_raw("Ed25519", _bytes(jwk, "x"))
+        case "EC", str(curve) if curve in _CURVES:
+            size = (_CURVES[curve][0]().key_size + 7) // 8
+            x, y = _bytes(jwk, "x"), _bytes(jwk, "y")
+            if len(x) != size or len(y) != size:
+                raise KeyUnusableError("coordinates of the wrong length")
+            return of_raw(curve, b"\x04" + x + y)
+        case "RSA", _:
+            return _rsa(_bytes(jwk, "n"), _bytes(jwk, "e"))
+    raise KeyUnusableError("a kind of key that is not used here")
+
+
+def _rsa(n: bytes, e: bytes) -> VerifyingKey:
+    if len(n) * 8 > _MOST_RSA_BITS or len(e) > _MOST_EXPONENT_BYTES:
+        raise KeyUnusableError("an RSA key of an unusual size")
     try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+        return of_public(rsa.RSAPublicNumbers(int.from_bytes(e), int.from_bytes(n)).public_key())
+    except ValueError:
+        raise KeyUnusableError("not an RSA key") from None
+
+
+def _bytes(jwk: Mapping[str, Any], name: str) -> bytes:
+    value = jwk.get(name)
+    if not isinstance(value, str) or len(value) > 2 * _MOST_RSA_BITS // 8:
+        raise KeyUnusableError(f"no {name}")
+    return from_base64url(value)
+
+
+def from_base64url(text: str) -> bytes:
+    """Bytes of unpadded base64url. Raises KeyUnusableError."""
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise KeyUnusableError("not base64url") from None

@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from sage_agent.callers import Caller, Role
 from sage_agent.problems import Problem
 from sage_agent.security.addresses import client_address
+from sage_agent.security.api_keys import ApiKeys
 from sage_agent.security.config import JwtConfig
 from sage_agent.security.fingerprints import fingerprint
 from sage_agent.security.guard import CallerGuard, Identification, RateGuard
-from sage_agent.security.keys import ApiKeys
 from sage_agent.security.options import KeyEntry, parse_api_keys
 from sage_agent.security.tokens import Tokens
 from sage_agent.state.base import Rate, StateError, Taken

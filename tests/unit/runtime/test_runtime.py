@@ -153,7 +153,7 @@ def test_the_layer_watches_the_loops_that_serve(instrument: Start) -> None:
     assert value(RUNTIME_TASKS) == 0
     sage_obs.uninstrument()
     assert call(app, "GET", "/").status == 200
-    assert loops._seen.follower is None
+    assert not loops._seen.followers
 
 
 def test_the_loop_of_an_agent_that_no_request_calls_is_watched(instrument: Start) -> None:

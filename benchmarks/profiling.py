@@ -1,0 +1,187 @@
+"""What profiling costs a busy event loop: ours armed and with windows open, py-spy record, pyroscope-io, and nothing, by turns.
+
+    .venv/bin/python benchmarks/profiling.py [--rounds N]
+
+Each of them is a process of its own that does the same work when it is told to, one after the other, in another order each round. What is
+printed is the processor's time for the work, that of py-spy's own process included, and the time that passed, each against those of the
+process nothing looks at: medians of the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+_WORK = """
+import asyncio, json, os, sys, time
+import uvloop
+import sage_obs
+from sage_obs import loops
+
+BODY = json.dumps({"parts": [{"kind": "text", "text": "hello " * 20}]})
+
+async def request(number):
+    message = json.loads(BODY)
+    await asyncio.sleep(0)
+    return len(json.dumps({"id": number, **message})) + sum(range(200))
+
+async def work(amount):
+    loops.seen_here()
+    for first in range(0, amount, 10):
+        await asyncio.gather(*(request(number) for number in range(first, first + 10)))
+
+async def main():
+    handle = start(sys.argv[1])
+    await work(1000)
+    print(0 if handle is None else handle.profiling_port, flush=True)
+    for line in sys.stdin:
+        began, passed = time.process_time(), time.perf_counter()
+        await work(int(line))
+        print(time.process_time() - began, time.perf_counter() - passed, flush=True)
+
+def start(kind):
+    if kind == "pyroscope-io":
+        import pyroscope
+        pyroscope.configure(application_name="bench", server_address=os.environ["SINK"])
+    if not kind.startswith("ours"):
+        return None
+    return sage_obs.instrument(profiling=True, profiling_port=0, libraries=[], logs=False, metrics=False, health=False, strict=True)
+
+uvloop.run(main())
+"""
+KINDS = ("nothing", "ours, armed", "ours, cpu window", "ours, wall window", "py-spy record", "pyroscope-io")
+_WINDOWS = {"ours, cpu window": "profile?seconds=120", "ours, wall window": "profile?seconds=120&mode=wall"}
+
+
+class _Sink(BaseHTTPRequestHandler):
+    """Takes what is pushed and forgets it."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        """Nothing is worth a line."""
+
+
+@contextmanager
+def _sink() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Sink)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class _Worker:
+    """A process that works when it is told to."""
+
+    def __init__(self, kind: str, sink: str) -> None:
+        self.kind = kind
+        environ = {**os.environ, "SINK": sink}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _WORK, kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ
+        )
+        self.port = int(self._line())
+        self.spy = _spy(self.process.pid) if kind == "py-spy record" else None
+
+    def _line(self) -> str:
+        if self.process.stdout is None or not (line := self.process.stdout.readline()):
+            raise SystemExit(f"{self.kind} ended")
+        return line
+
+    def work(self, amount: int) -> tuple[float, float]:
+        """Seconds of the processor for so many requests, those of who looks included, and seconds passed."""
+        before = self._spied()
+        with self._window():
+            if self.process.stdin is None:
+                raise SystemExit(f"{self.kind} ended")
+            self.process.stdin.write(f"{amount}\n")
+            self.process.stdin.flush()
+            used, passed = map(float, self._line().split())
+            return used + self._spied() - before, passed
+
+    def _spied(self) -> float:
+        """Seconds of the processor that py-spy has used so far."""
+        if self.spy is None:
+            return 0.0
+        if self.spy.poll() is not None:
+            raise SystemExit("py-spy ended")
+        user, system = Path(f"/proc/{self.spy.pid}/stat").read_text().rpartition(") ")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+    @contextmanager
+    def _window(self) -> Iterator[None]:
+        """A window of ours that is open for the length of the block; who asked for it leaves then."""
+        if self.kind not in _WINDOWS:
+            yield
+            return
+        connection = socket.create_connection(("127.0.0.1", self.port))
+        connection.sendall(f"GET /debug/pprof/{_WINDOWS[self.kind]} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
+        try:
+            yield
+        finally:
+            connection.close()
+
+    def end(self) -> None:
+        """Stop it, and who looks at it."""
+        for one in (self.spy, self.process):
+            if one is not None:
+                one.kill()
+                one.wait()
+
+
+def _spy(pid: int) -> subprocess.Popen[bytes]:
+    program = str(Path(sys.executable).with_name("py-spy"))
+    command = [program, "record", "--pid", str(pid), "--duration", "3600", "--rate", "100", "--format", "raw", "--output", os.devnull]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _measure(workers: list[_Worker], rounds: int, amount: int) -> dict[str, list[tuple[float, float]]]:
+    """Ratios to nothing, of the processor's time and of what passed, round by round."""
+    found: dict[str, list[tuple[float, float]]] = {worker.kind: [] for worker in workers}
+    order = random.Random(1)  # noqa: S311 - the same order each time
+    for _ in range(rounds):
+        order.shuffle(workers)
+        spent = {worker.kind: worker.work(amount) for worker in workers}
+        for kind, (used, passed) in spent.items():
+            found[kind].append((used / spent["nothing"][0], passed / spent["nothing"][1]))
+    return found
+
+
+def main(arguments: list[str] | None = None, show: Callable[[str], object] = print) -> dict[str, float]:
+    """Run it and print a table; returns the medians."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--requests", type=int, default=30_000)
+    given = parser.parse_args(arguments)
+    with _sink() as sink, ExitStack() as stack:
+        workers = []
+        for kind in KINDS:
+            workers.append(_Worker(kind, sink))
+            stack.callback(workers[-1].end)
+        found = _measure(workers, given.rounds, given.requests)
+    show("| | processor | quartiles | time passed |")
+    show("|---|---:|---:|---:|")
+    for kind in KINDS:
+        low, middle, high = statistics.quantiles([one[0] for one in found[kind]], n=4)
+        passed = statistics.median(one[1] for one in found[kind])
+        show(f"| {kind} | {middle:.3f} | {low:.3f} - {high:.3f} | {passed:.3f} |")
+    return {kind: statistics.median(one[0] for one in ratios) for kind, ratios in found.items()}
+
+
+if __name__ == "__main__":
+    main()
