@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -77,6 +78,103 @@ def validate(file: Path | None, *, as_json: bool) -> None:
     for notice in loaded.notices:
         click.echo(f"Warning: {notice}", err=True)
     click.echo(f"The configuration is valid ({', '.join(files) or 'no file'}).")
+
+
+@group.group()
+def sessions() -> None:
+    """Conversations that are kept about a user: hand them out, or forget them."""
+
+
+_USER = click.option("--user", required=True, help="The caller's id; `anonymous` where callers are not identified.")
+_TENANT = click.option("--tenant", default="", help="The tenant the caller belongs to, if any.")
+
+
+@sessions.command()
+@_CONFIG
+@_USER
+@_TENANT
+def export(file: Path | None, user: str, tenant: str) -> None:
+    """Print each conversation of a user as one JSON object a line."""
+    from sage_agent import config, rights
+
+    loaded = config.load(file=file, environ=os.environ)
+    for conversation in asyncio.run(rights.export(loaded.state, tenant=tenant, user=user)):
+        _print_json(conversation)
+
+
+@sessions.command()
+@_CONFIG
+@_USER
+@_TENANT
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def erase(file: Path | None, user: str, tenant: str, *, yes: bool) -> None:
+    """Forget every conversation of a user, and every cached answer."""
+    from sage_agent import config, rights
+
+    loaded = config.load(file=file, environ=os.environ)
+    if not yes:
+        click.confirm(
+            f"Forget every conversation of {user}{f' of {tenant}' if tenant else ''} in {loaded.state.kind}?", abort=True, err=True
+        )
+    count = asyncio.run(rights.erase(loaded.state, tenant=tenant, user=user))
+    _print_json({"erased": count, "tenant": tenant, "user": user})
+
+
+@group.group("keys")
+def keys_group() -> None:
+    """API keys of those who may ask this agent."""
+
+
+@keys_group.command("new")
+@click.option("--id", "name", required=True, help="Whose it is.")
+@click.option("--tenant", default="", help="Whose data they see.")
+@click.option("--role", type=click.Choice(["viewer", "operator", "admin"]), default="operator", show_default=True)
+def new_key(name: str, tenant: str, role: str) -> None:
+    """Make a key: it is printed once, and what goes into security.api_keys or its file after it."""
+    from sage_agent.security import api_keys
+    from sage_agent.security.fingerprints import fingerprint
+
+    key = api_keys.new_key()
+    click.echo(f"{key}")
+    click.echo(json.dumps({"id": name, "tenant": tenant, "role": role, "sha256": fingerprint(key)}), err=True)
+
+
+@group.group("did")
+def did_group() -> None:
+    """The identity this agent signs with (needs sage-obs[did])."""
+
+
+@did_group.command("new")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The file the private key goes to; it must not exist.")
+@click.option("--alg", type=click.Choice(["ed25519", "ecdsa-p256-sha256", "es256k"]), default="ed25519", show_default=True)
+def did_new(out: Path, alg: str) -> None:
+    """Make a private key and print its did:key."""
+    from sage_agent.security import identity
+
+    click.echo(identity.create(out, alg))
+
+
+@did_group.command("show")
+@click.option("--key", type=click.Path(path_type=Path), required=True, help="A file with a private key.")
+@click.option("--did", default="", help="The DID the document is of; without it the key's own did:key.")
+def did_show(key: Path, did: str) -> None:
+    """Print the DID document of a key, as a domain serves it or a registry holds it."""
+    from sage_agent.security import identity
+
+    _print_json(identity.document(key, did))
+
+
+@did_group.command("call")
+@click.argument("url")
+@click.argument("text")
+@click.option("--key", type=click.Path(path_type=Path), required=True, help="The private key to sign with.")
+@click.option("--keyid", default="", help="The DID URL that names the key; without it the key's own did:key.")
+@click.option("--timeout", type=float, default=60.0, show_default=True, help="The longest the answer may take, in seconds.")
+def did_call(url: str, text: str, key: Path, keyid: str, timeout: float) -> None:
+    """Send a signed message to an agent at URL (such as http://127.0.0.1:8080) and print its answer."""
+    from sage_agent.security import identity
+
+    _print_json(identity.call(url, text, key=key, keyid=keyid, timeout=timeout))
 
 
 def _print_json(document: dict[str, Any]) -> None:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from sage_agent.a2a.config import A2aConfig, read_a2a
 from sage_agent.flow.config import ConcurrencyConfig, FlowConfig, read_flow
 from sage_agent.llm.config import LlmConfig, read_llm
-from sage_agent.options import AGENT_OPTIONS, UNUSED_PATHS
+from sage_agent.options import AGENT_OPTIONS
+from sage_agent.references import References
+from sage_agent.secrets import Secrets
+from sage_agent.security.config import SecurityConfig, read_security
+from sage_agent.security.did_config import DidConfig, read_did
+from sage_agent.server.config import ServerConfig
+from sage_agent.server.tls import read_tls
 from sage_agent.state.config import StateConfig, read_state
 from sage_obs.errors import ConfigError
-from sage_obs.settings import OPTIONS, Option, Settings, Value, read_yaml, resolve
+from sage_obs.settings import OPTIONS, Option, Settings, Value, resolve
 
 DEFAULT_FILE: Final = Path("config.yaml")
 _KEYS: Final = ("openai_api_key", "anthropic_api_key", "gemini_api_key", "llm_api_key", "llm_api_keys")
@@ -21,23 +29,12 @@ _JAEGER: Final = re.compile(r"(https?://[^/]+):14268/api/traces/?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class ServerConfig:
-    """Where requests are taken, by how many processes, and their bounds: bytes of a body, seconds of a request and of the drain."""
-
-    host: str
-    port: int
-    max_body_bytes: int
-    drain_timeout: float
-    request_timeout: float
-    workers: int = 1
-
-
-@dataclass(frozen=True, slots=True)
 class AgentConfig:
     """Everything `sage-agent serve` works with.
 
     `layer` is what the observability layer is switched on with, `settings` every value of both tables under its path, and `notices`
-    what the operator should know about the configuration.
+    what the operator should know about the configuration. `secrets` are those kept elsewhere, looked at every `secrets_refresh`
+    seconds; `again` reads the same configuration with what they are by then.
     """
 
     protocol: str
@@ -45,34 +42,60 @@ class AgentConfig:
     server: ServerConfig
     concurrency: ConcurrencyConfig
     flow: FlowConfig
+    security: SecurityConfig
     state: StateConfig
+    a2a: A2aConfig
+    did: DidConfig
     layer: Settings
     settings: Mapping[str, Value]
     notices: tuple[str, ...]
+    secrets: Secrets
+    secrets_refresh: float
+    again: Callable[[], AgentConfig] = field(repr=False)
 
 
-def load(*, file: Path | None, environ: Mapping[str, str], arguments: Mapping[str, object] | None = None) -> AgentConfig:
+def load(
+    *,
+    file: Path | None,
+    environ: Mapping[str, str],
+    arguments: Mapping[str, object] | None = None,
+    secrets: Secrets | None = None,
+) -> AgentConfig:
     """Read the configuration. `file` is what was asked for by name, else `config.yaml` here if there is one.
 
-    Raises ConfigError for an unknown key, a value out of range, an unreadable file, and for a provider that lacks what it needs.
+    Secrets that are known already are not read again. Raises ConfigError for an unknown key, a value out of range, an unreadable
+    file, and for a provider that lacks what it needs.
     """
     files = find_files(file, environ)
-    values = resolve(AGENT_OPTIONS, arguments=arguments, environ=environ, file=files, foreign=(*_paths(OPTIONS), *UNUSED_PATHS))
-    layer = Settings.load(environ=environ, file=files, foreign=(*_paths(AGENT_OPTIONS), *UNUSED_PATHS))
+    secrets = Secrets() if secrets is None else secrets
+    again = functools.partial(load, file=file, environ=dict(environ), arguments=arguments, secrets=secrets)
+    references = References(secrets)
+    environ = references.environ(AGENT_OPTIONS, environ)
+    options = references.options(AGENT_OPTIONS)
+    values = resolve(options, arguments=arguments, environ=environ, file=files, foreign=_paths(OPTIONS))
+    values = {name: references.told(options[name], value) for name, value in values.items()}
+    layer = Settings.load(environ=environ, file=files, foreign=_paths(AGENT_OPTIONS))
     endpoint, moved = _otlp_endpoint(layer.traces_endpoint)
     plain = {name: value.value for name, value in values.items()}
     llm = read_llm(plain)
-    notices = (*moved, *_unused(files, environ), *_idle_key(llm, values))
+    state = read_state(values)
+    notices = (*moved, *_idle_key(llm, values), *_apart(state, plain["workers"]))
     return AgentConfig(
         protocol=plain["protocol"],
         llm=llm,
-        server=ServerConfig(**{name: plain[name] for name in ServerConfig.__dataclass_fields__}),
+        server=ServerConfig(**{name: plain[name] for name in ServerConfig.__dataclass_fields__ if name != "tls"}, tls=read_tls(plain)),
+        security=read_security(plain),
         concurrency=ConcurrencyConfig(**{name: plain[name] for name in ConcurrencyConfig.__dataclass_fields__}),
         flow=read_flow(plain),
-        state=read_state(values),
+        state=state,
+        a2a=read_a2a(plain),
+        did=read_did(plain),
         layer=replace(layer, traces_endpoint=endpoint),
         settings=_by_path(values, layer.sources),
         notices=notices,
+        secrets=secrets,
+        secrets_refresh=plain["secrets_refresh"],
+        again=again,
     )
 
 
@@ -111,10 +134,11 @@ def _otlp_endpoint(endpoint: str) -> tuple[str, tuple[str, ...]]:
     return moved, (f"{endpoint} is Jaeger's own protocol; spans go to its OTLP address {moved} instead.",)
 
 
-def _unused(files: tuple[Path, ...], environ: Mapping[str, str]) -> tuple[str, ...]:
-    present = {path for file in files for path in read_yaml(file, environ)}
-    found = [path for path in UNUSED_PATHS if path in present]
-    return (f"accepted, not used by this version: {', '.join(found)}",) if found else ()
+def _apart(state: StateConfig, workers: int) -> tuple[str, ...]:
+    """Several processes, and nothing that they share."""
+    if state.kind != "memory" or workers == 1:
+        return ()
+    return (f"State in memory is each worker's own: {workers} workers admit {workers} times what a rate limit or a budget says.",)
 
 
 def _idle_key(llm: LlmConfig, values: Mapping[str, Value]) -> tuple[str, ...]:

@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from sage_agent.a2a.options import A2A_OPTIONS
 from sage_agent.flow.options import FLOW_OPTIONS
 from sage_agent.llm.options import LLM_OPTIONS, parse_deadline
+from sage_agent.references import SECRET_OPTIONS
+from sage_agent.security.did_options import DID_OPTIONS
+from sage_agent.security.options import SECURITY_OPTIONS
 from sage_agent.state.options import STATE_OPTIONS
 from sage_obs.conventions import DEFAULT_AGENT_PORT
-from sage_obs.settings import Option, parse_choice, parse_int, parse_port, parse_seconds, parse_text
+from sage_obs.settings import Option, parse_bool, parse_choice, parse_int, parse_port, parse_seconds, parse_text
 
 PROTOCOLS: Final = ("http", "a2a", "sage")
 """What the `protocol` label of request metrics may say."""
 _MEBIBYTE: Final = 1024 * 1024
+
+
+def parse_optional_port(value: object) -> int | None:
+    """A port, or nothing."""
+    return None if value in (None, "", "none") else parse_port(value)
 
 
 AGENT_OPTIONS: Final[Mapping[str, Option]] = {
@@ -22,11 +31,29 @@ AGENT_OPTIONS: Final[Mapping[str, Option]] = {
     ),
     **LLM_OPTIONS,
     **FLOW_OPTIONS,
+    **SECURITY_OPTIONS,
     **STATE_OPTIONS,
+    **A2A_OPTIONS,
+    **DID_OPTIONS,
+    **SECRET_OPTIONS,
     "host": Option("server.host", ("SAGE_SERVER_HOST",), parse_text, "0.0.0.0", "the address requests are taken on"),  # noqa: S104 - a server
     "port": Option("server.port", ("SAGE_SERVER_PORT",), parse_port, DEFAULT_AGENT_PORT, "the port requests are taken on"),
     "workers": Option(
         "server.workers", ("SAGE_SERVER_WORKERS",), parse_int(1, 256), 1, "how many processes take requests on the port together"
+    ),
+    "tls_cert": Option("server.tls.cert", ("SAGE_TLS_CERT",), parse_text, "", "the certificate's file, with its chain; PEM"),
+    "tls_key": Option("server.tls.key", ("SAGE_TLS_KEY",), parse_text, "", "its key's file"),
+    "tls_key_password": Option("server.tls.key_password", ("SAGE_TLS_KEY_PASSWORD",), parse_text, "", "the key's password", secret=True),
+    "tls_client_ca": Option("server.tls.client_ca", ("SAGE_TLS_CLIENT_CA",), parse_text, "", "whose client certificates are believed"),
+    "tls_client_required": Option(
+        "server.tls.client_required",
+        ("SAGE_TLS_CLIENT_REQUIRED",),
+        parse_bool,
+        True,
+        "whether callers must have one",
+    ),
+    "tls_redirect_port": Option(
+        "server.tls.redirect_port", ("SAGE_TLS_REDIRECT_PORT",), parse_optional_port, None, "a port on which HTTP is sent on to HTTPS"
     ),
     "max_body_bytes": Option(
         "server.max_body_bytes", ("SAGE_SERVER_MAX_BODY_BYTES",), parse_int(1, 1024 * _MEBIBYTE), _MEBIBYTE, "the longest request body"
@@ -69,7 +96,5 @@ AGENT_OPTIONS: Final[Mapping[str, Option]] = {
 }
 """The runtime's settings by argument name."""
 
-UNUSED_PATHS: Final = ("performance.cache.did_cache",)
-"""Keys of the deployment guide that are accepted and do nothing yet; whoever sets one is told so."""
 VARIABLES: Final = ("SAGE_ENV",)
 """Variables that are read and belong to no setting, for `sage-obs doctor`."""

@@ -18,14 +18,20 @@ class Problem(Exception):  # noqa: N818 - in the sense of RFC 9457
     """
 
     def __init__(
-        self, status: HTTPStatus, error_type: ErrorType, message: str, *, retry_after: int | None = None, allow: str | None = None
+        self,
+        status: HTTPStatus,
+        error_type: ErrorType,
+        message: str,
+        *,
+        retry_after: int | None = None,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
     ) -> None:
         super().__init__(message)
         self.status = status
         self.error_type = error_type
         self.message = message
         self.retry_after = retry_after
-        self.allow = allow
+        self.headers = headers
 
 
 class QueueFullError(Problem):
@@ -48,3 +54,8 @@ def invalid(message: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> Proble
 def internal() -> Problem:
     """A defect of ours, of which the caller learns only that it happened; the log has the rest."""
     return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, ErrorType.INTERNAL, "The agent failed to answer; its log says why.")
+
+
+def unavailable(message: str) -> Problem:
+    """Something this agent depends on does not answer now."""
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, ErrorType.UNAVAILABLE, message, retry_after=RETRY_SOON_SECONDS)

@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import fields, replace
 
 import sage_obs
+from sage_agent.a2a import mount as a2a
+from sage_agent.a2a.paths import operation as a2a_operation
 from sage_agent.config import AgentConfig
 from sage_agent.flow import answers
 from sage_agent.flow.answers import Answers
@@ -26,13 +28,19 @@ from sage_agent.flow.spending import Spending
 from sage_agent.llm.providers.select import wire_name
 from sage_agent.llm.retries import Retries
 from sage_agent.llm.targets import open_targets
+from sage_agent.rotation import Rotation
+from sage_agent.security.build import build_doors
 from sage_agent.server.connections import Application
 from sage_agent.server.hooks import Hooks
+from sage_agent.server.redirect import Redirect
 from sage_agent.server.sockets import Listener, open_listener
+from sage_agent.server.tls import Certificate
 from sage_agent.server.workers import supervisor_line
 from sage_agent.state.base import State, StateError
-from sage_agent.state.open import make_state
+from sage_agent.state.open import keep_counting, make_state
 from sage_agent.web.app import App, operation
+from sage_agent.web.guard import Guard
+from sage_obs.conventions import CERTIFICATE_EXPIRY
 from sage_obs.errors import SageObsError, UnavailableError
 from sage_obs.settings import OPTIONS, Settings
 
@@ -48,12 +56,15 @@ def serve(config: AgentConfig, *, environ: MutableMapping[str, str]) -> None:
     began = time.monotonic()
     require_server()
     listener = open_listener(config.server.host, config.server.port, environ=environ)
+    certificate = None if config.server.tls is None else Certificate(config.server.tls, changed=_show_expiry)
     state, state_notice = make_state(config.state)
     parts = build(config, state)
     listening = threading.Event()
     register_checks(parts.calls, state, listening=listening.is_set, unready=config.llm.scripted.unready)
     handle = switch_on(config.layer)
     parts.expose()
+    if certificate is not None:
+        certificate.tell()
     for notice in filter(None, (*config.notices, state_notice)):
         _log.warning(notice)
 
@@ -64,7 +75,7 @@ def serve(config: AgentConfig, *, environ: MutableMapping[str, str]) -> None:
 
     hooks = Hooks(before=_when_ready(config, listener, parts), listening=announce, draining=_drain, after=parts.close)
     try:
-        _run(parts.app, hooks, listener, drain_timeout=config.server.drain_timeout, supervisor=supervisor_line(environ))
+        _run(config, parts.app, hooks, listener, certificate, supervisor=supervisor_line(environ))
     finally:
         sage_obs.flush(timeout=config.layer.exit_timeout)
 
@@ -78,35 +89,71 @@ class Parts:
         self._agent = config.layer.agent_id
         self._memory = memory
         self._service = Service(calls, config.concurrency, asking=_asking(config.flow), memory=memory, agent=self._agent)
-        self._reporting: asyncio.Task[None] | None = None
-        self.app = sage_obs.instrument_app(App(self._service, config.server), operation=operation, protocol=config.protocol)
+        self._rotation = Rotation(config, self.renew)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._doors = build_doors(config.security, config.did, state)
+        guard = self._doors.guard
+        self._a2a = mount_a2a(config, self._service, state, guard)
+        lean = sage_obs.instrument_app(App(self._service, config.server, guard), operation=operation, protocol=config.protocol)
+        self.app = lean if self._a2a is None else a2a.beside(lean, _measured(self._a2a))
 
     def expose(self) -> None:
         """Put what can be counted on /metrics, once there is one."""
         self.calls.expose()
         report(self._service, self._agent)
+        self._doors.expose()
         if self._memory.answers is not None:
             answers.expose()
         if self._memory.spending is not None:
             self._memory.spending.expose()
 
+    def renew(self, config: AgentConfig) -> None:
+        """Go on with the secrets that the configuration has by now; nothing else of it counts."""
+        self.calls.renew(config.llm)
+        self._doors.renew(config.security)
+        if config.state.url:
+            self.state.store.renew(config.state.url)
+
     async def open(self) -> None:
-        """Connect to the store. Raises UnavailableError."""
+        """Connect to the store, and get what callers are known by. Raises UnavailableError and ConfigError."""
         try:
             await self.state.store.open()
         except StateError as exc:
             hint = "Start it or correct storage.*; SAGE_STORAGE_TYPE=memory keeps nothing."
             raise UnavailableError(f"Where state is kept cannot be used: {exc.message}", hint=hint) from exc
-        self._reporting = asyncio.create_task(keep_reporting(self._service, self._agent))
+        await self._doors.open()
+        forever = (keep_reporting(self._service, self._agent), keep_counting(self.state.store), self._rotation.run())
+        self._tasks = [asyncio.create_task(one) for one in forever]
 
     async def close(self) -> None:
         """Settle what is open, and let go."""
-        if self._reporting is not None:
-            self._reporting.cancel()
+        for task in self._tasks:
+            task.cancel()
+        if self._a2a is not None:
+            await self._a2a.close()
+        await self._doors.close()
         if self._memory.spending is not None:
             await self._memory.spending.close()
         await self.calls.close()
         await self.state.store.close()
+
+
+def mount_a2a(config: AgentConfig, service: Service, state: State, guard: Guard) -> a2a.Mount | None:
+    """A2A, to be loaded when it is first asked something; None where it is off. Raises A2aMissingError."""
+    if not a2a.wanted(config.a2a.enabled):
+        return None
+
+    def load() -> a2a.Endpoint:
+        from sage_agent.a2a.endpoint import A2aEndpoint
+
+        version = importlib.metadata.version("sage-obs")
+        return A2aEndpoint(config.a2a, config.server, service, state.tasks, guard, name=config.layer.agent_id, version=version)
+
+    return a2a.Mount(load)
+
+
+def _measured(mounted: a2a.Mount) -> a2a.Asgi:
+    return sage_obs.instrument_app(mounted, operation=a2a_operation, protocol="a2a")
 
 
 def build(config: AgentConfig, state: State) -> Parts:
@@ -192,12 +239,42 @@ def _when_ready(config: AgentConfig, listener: Listener, parts: Parts) -> Callab
     return wait
 
 
-def _run(app: Application, hooks: Hooks, listener: Listener, *, drain_timeout: float, supervisor: socket.socket | None) -> None:
+def _run(
+    config: AgentConfig,
+    app: Application,
+    hooks: Hooks,
+    listener: Listener,
+    certificate: Certificate | None,
+    *,
+    supervisor: socket.socket | None,
+) -> None:
     from sage_agent.server.draining import DrainingServer
 
-    server = DrainingServer(app, hooks, drain_timeout=drain_timeout, supervisor=supervisor, shared=listener.inherited)
+    server = DrainingServer(
+        app,
+        hooks,
+        drain_timeout=config.server.drain_timeout,
+        certificate=certificate,
+        redirect=_redirect(config, app, listener),
+        supervisor=supervisor,
+        shared=listener.inherited,
+    )
     server.serve_on(listener.sock)
     _log.info("agent stopped", extra={"cut_requests": server.cut_requests})
+
+
+def _redirect(config: AgentConfig, app: Application, listener: Listener) -> tuple[socket.socket, Application] | None:
+    """Where HTTP is taken and sent on, and by what."""
+    tls = config.server.tls
+    if tls is None or tls.redirect_port is None:
+        return None
+    aside = open_listener(config.server.host, tls.redirect_port, environ={}, shared=config.server.workers > 1 or listener.inherited)
+    _log.info("http is sent on to https", extra={"port": aside.port})
+    return aside.sock, Redirect(app, port=listener.port)
+
+
+def _show_expiry(until: float) -> None:
+    sage_obs.series(CERTIFICATE_EXPIRY, "server").set(until)
 
 
 def _drain() -> None:

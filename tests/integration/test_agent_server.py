@@ -149,11 +149,12 @@ def test_without_the_layer_the_agent_still_serves_and_says_where(tmp_path: Path)
 
 
 def test_what_has_no_effect_is_said_at_the_start(tmp_path: Path) -> None:
-    """Keys that are accepted and not used are one warning line in the log."""
-    (tmp_path / "config.yaml").write_text("performance: {cache: {did_cache: true}}\n")
+    """A key that nobody is asked with is one warning line in the log."""
+    (tmp_path / "config.yaml").write_text("llm: {openai: {api_key: sk-1}}\n")
     with running_agent(tmp_path) as agent:
         warnings = [line["message"] for line in agent.lines() if line["level"] == "warning"]
-    assert warnings == ["accepted, not used by this version: performance.cache.did_cache"]
+    assert len(warnings) == 1
+    assert "answers are scripted" in warnings[0]
 
 
 def test_a_bad_configuration_is_an_error_that_names_it(tmp_path: Path) -> None:

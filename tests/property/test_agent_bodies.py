@@ -10,11 +10,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sage_agent.config import ServerConfig
 from sage_agent.flow.config import ConcurrencyConfig
 from sage_agent.flow.service import Asking, Service
 from sage_agent.llm.config import ScriptedConfig
 from sage_agent.llm.providers.scripted import ScriptedProvider
+from sage_agent.server.config import ServerConfig
 from sage_agent.web.app import App
 from sage_agent.web.wire import Event
 from tests.support.providers import calls_to

@@ -10,9 +10,11 @@ from typing import Final
 
 import sage_obs
 from sage_agent.llm.bill import Bill
+from sage_agent.llm.config import LlmConfig
 from sage_agent.llm.estimates import tokens_of
 from sage_agent.llm.providers.base import Completion, Delta, OutOfTimeError, Prompt, Provider, ProviderError, Usage
 from sage_agent.llm.retries import Retries
+from sage_agent.llm.targets import renew_targets
 from sage_agent.problems import RETRY_SOON_SECONDS, Problem
 from sage_agent.within import Within, by, running_loop
 from sage_obs.conventions import ErrorType
@@ -34,6 +36,10 @@ class ModelCalls:
     def failing(self) -> bool:
         """Whether the last requests failed without exception, or a provider is left alone; real traffic saw it, nothing is called."""
         return self._failures >= _DEGRADED_AFTER or self._retries.degraded
+
+    def renew(self, llm: LlmConfig) -> None:
+        """Ask with the keys that the configuration has by now."""
+        renew_targets(self._retries.targets, llm)
 
     async def complete(self, prompt: Prompt, *, deadline: float, bill: Bill | None = None) -> tuple[str, Completion]:
         """The model that answered and its whole answer by `deadline`, in the event loop's time; what it cost is added to `bill`."""

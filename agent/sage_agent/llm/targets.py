@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Protocol, runtime_checkable
 
 from sage_agent.llm.breaker import Breaker
 from sage_agent.llm.config import BreakerConfig, LlmConfig
 from sage_agent.llm.fallbacks import TargetConfig
 from sage_agent.llm.providers.base import Provider
 from sage_agent.llm.providers.select import open_providers
+
+
+@runtime_checkable
+class Keyed(Protocol):
+    """A provider that is asked with a key."""
+
+    def with_key(self, api_key: str) -> Provider:
+        """The same with another key."""
 
 
 class Target:
@@ -33,7 +42,15 @@ class Target:
 
     def stand_back(self, provider: Provider) -> None:
         """Let the key after this provider's come first from now on."""
-        self._first = (self._providers.index(provider) + 1) % len(self._providers)
+        if provider in self._providers:  # its key may have been replaced meanwhile
+            self._first = (self._providers.index(provider) + 1) % len(self._providers)
+
+    def renew(self, keys: Sequence[str]) -> None:
+        """Ask with these keys from now on; calls that have begun end as they began."""
+        provider = self._providers[0]
+        if isinstance(provider, Keyed):
+            self._providers = tuple(provider.with_key(key) for key in keys or ("",))
+            self._first = 0
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -50,6 +67,12 @@ def open_targets(llm: LlmConfig, *, connections: int) -> tuple[Target, ...]:
         breaker = breakers.setdefault(name, Breaker(name, _guarding(one, llm.breaker)))
         targets.append(Target(open_providers(one, llm.scripted, connections=connections), breaker))
     return tuple(targets)
+
+
+def renew_targets(targets: Sequence[Target], llm: LlmConfig) -> None:
+    """Ask with the keys that the configuration has by now."""
+    for target, config in zip(targets, llm.targets, strict=False):
+        target.renew(config.api_keys)
 
 
 def _guarding(target: TargetConfig, breaker: BreakerConfig) -> BreakerConfig:

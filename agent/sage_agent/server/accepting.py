@@ -27,7 +27,12 @@ class TakingTurns:
     """Takes one connection each time the loop goes round: a process that is busy goes round less often, and leaves more to others."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, make: Callable[[], asyncio.Protocol], *, tls: SSLContext | None
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        make: Callable[[], asyncio.Protocol],
+        *,
+        tls: Callable[[], SSLContext] | None,
     ) -> None:
         self._loop = loop
         self._sock = sock
@@ -69,6 +74,6 @@ class TakingTurns:
         handshake = _HANDSHAKE_SECONDS if self._tls is not None else None
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await self._loop.connect_accepted_socket(self._make, sock, ssl=self._tls, ssl_handshake_timeout=handshake)
+            await self._loop.connect_accepted_socket(self._make, sock, ssl=self._tls and self._tls(), ssl_handshake_timeout=handshake)
         except (OSError, TimeoutError):  # whoever it was has left, or speaks no TLS
             sock.close()

@@ -8,7 +8,6 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ssl import SSLContext
 from typing import Final
 
 import uvloop
@@ -19,6 +18,7 @@ from sage_agent.server.hooks import Hooks
 from sage_agent.server.protocol import Connection
 from sage_agent.server.quiet import QuietConnections
 from sage_agent.server.sockets import BACKLOG
+from sage_agent.server.tls import Certificate
 from sage_agent.server.workers import READY
 
 _log = logging.getLogger("sage_agent")
@@ -45,7 +45,8 @@ class DrainingServer:
         hooks: Hooks,
         *,
         drain_timeout: float,
-        tls: SSLContext | None = None,
+        certificate: Certificate | None = None,
+        redirect: tuple[socket.socket, Application] | None = None,
         supervisor: socket.socket | None = None,
         shared: bool = False,
     ) -> None:
@@ -54,7 +55,8 @@ class DrainingServer:
         self._takes_turns = shared
         self._hooks = hooks
         self._drain_timeout = drain_timeout
-        self._tls = tls
+        self._certificate = certificate
+        self._redirect = redirect
         self._stop = asyncio.Event()
         self._cut = asyncio.Event()
         self.cut_requests = 0
@@ -75,14 +77,25 @@ class DrainingServer:
                 self._supervisor.send(READY)
             while not await self._wait(self._stop, 1.0):
                 self._shared.tick()
+                if self._certificate is not None:
+                    self._certificate.look()
             await self._drain(accepting)
 
-    async def _accept(self, sock: socket.socket) -> Accepting:
+    async def _accept(self, sock: socket.socket) -> list[Accepting]:
         """Take connections: all that come, or, where others take from the same socket, one at a time, so that they get theirs."""
         loop = asyncio.get_running_loop()
-        if self._takes_turns:
-            return TakingTurns(loop, sock, lambda: Connection(self._shared), tls=self._tls)
-        return await loop.create_server(lambda: Connection(self._shared), sock=sock, backlog=BACKLOG, ssl=self._tls)
+        accepting: list[Accepting] = []
+        if self._redirect is not None:
+            aside, redirect = self._redirect
+            accepting.append(await loop.create_server(lambda: Connection(self._shared, redirect), sock=aside, backlog=BACKLOG))
+        certificate = self._certificate
+        if certificate is not None:
+            accepting.append(TakingTurns(loop, sock, lambda: Connection(self._shared), tls=lambda: certificate.context))
+        elif self._takes_turns:
+            accepting.append(TakingTurns(loop, sock, lambda: Connection(self._shared), tls=None))
+        else:
+            accepting.append(await loop.create_server(lambda: Connection(self._shared), sock=sock, backlog=BACKLOG))
+        return accepting
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -133,9 +146,10 @@ class DrainingServer:
         await waiting
         return True
 
-    async def _drain(self, accepting: Accepting) -> None:
+    async def _drain(self, accepting: list[Accepting]) -> None:
         self._hooks.draining()
-        accepting.close()
+        for one in accepting:
+            one.close()
         self._shared.draining = True
         await self._empty(asyncio.get_running_loop().time() + self._drain_timeout)
         await self._cut_the_rest()

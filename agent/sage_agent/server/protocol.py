@@ -19,7 +19,7 @@ import httptools
 import orjson
 
 from sage_agent.server.answer import STATUS_LINES, Exchange
-from sage_agent.server.connections import Connections, Scope
+from sage_agent.server.connections import Application, Connections, Scope
 
 _log = logging.getLogger("sage_agent")
 _LINGER_SECONDS: Final = 2.0
@@ -29,8 +29,9 @@ _LINGER_SECONDS: Final = 2.0
 class Connection(asyncio.Protocol):
     """A caller's connection. Requests that are sent before the last one is answered wait their turn."""
 
-    def __init__(self, shared: Connections) -> None:
+    def __init__(self, shared: Connections, app: Application | None = None) -> None:
         self._shared = shared
+        self._app = app or shared.app
         self._bounds = shared.bounds
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
@@ -230,7 +231,7 @@ class Connection(asyncio.Protocol):
 
     async def _run(self, exchange: Exchange) -> None:
         try:
-            await self._shared.app(exchange.scope, exchange.receive, exchange.send)
+            await self._app(exchange.scope, exchange.receive, exchange.send)
         except Exception:  # noqa: BLE001 - it answers every failure itself; this one is its defect
             _log.exception("the application failed")
         finally:

@@ -36,15 +36,16 @@ class Listener:
         return int(self.sock.getsockname()[1])
 
 
-def open_listener(host: str, port: int, *, environ: MutableMapping[str, str]) -> Listener:
+def open_listener(host: str, port: int, *, environ: MutableMapping[str, str], shared: bool = False) -> Listener:
     """The socket a supervisor passed (the protocol of sd_listen_fds(3)), else a new one on this address; port 0 is any free one.
 
+    With `shared`, other processes may bind the same address.
     The protocol's variables are taken out of `environ`, so that no child believes they are meant for it.
     Raises UnavailableError where the port is taken, ConfigError for an address that is not this machine's.
     """
     passed = _take_passed(environ)
     if passed is None:
-        return Listener(_bind(host, port), inherited=False)
+        return Listener(_bind(host, port, shared=shared), inherited=False)
     try:
         sock = socket.socket(fileno=passed)
         sock.setblocking(False)
@@ -70,11 +71,13 @@ def _take_passed(environ: MutableMapping[str, str]) -> int | None:
     return _FIRST_PASSED_FD
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int, *, shared: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((host, port))
         sock.listen(BACKLOG)
         sock.setblocking(False)

@@ -177,3 +177,9 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Finish what was accepted, and let go."""
+
+    def renew(self, url: str) -> None:
+        """Connect with the user and the password of this address from now on; the rest of it stays what it was."""
+
+    def connections(self) -> tuple[int, int]:
+        """How many connections are in use, and how many wait to be."""

@@ -20,3 +20,13 @@ def digest(*parts: str) -> str:
 def owner_of(key: SessionKey) -> str:
     """Under what the conversations of a user stand."""
     return digest("user", key.tenant, key.user)
+
+
+def raw(text: str) -> bytes:
+    """A text as bytes in the order of its characters, whatever it holds: databases refuse some, such as zeros and halves of pairs."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def text_of(data: bytes) -> str:
+    """The text that was made `raw`."""
+    return bytes(data).decode("utf-8", "surrogatepass")

@@ -239,6 +239,13 @@ class MemoryStore:
     async def close(self) -> None:
         """Nothing to let go of."""
 
+    def renew(self, url: str) -> None:
+        """Nobody has to be told."""
+
+    def connections(self) -> tuple[int, int]:
+        """None."""
+        return 0, 0
+
 
 def memory_state(clock: Callable[[], float] = time.time) -> State:
     """Fresh state in memory."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import os
@@ -10,12 +11,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import sage_obs
-from sage_agent.state.base import State
+from sage_agent.state.base import State, Store
 from sage_agent.state.config import StateConfig
-from sage_obs.conventions import STORAGE_DURATION
+from sage_obs.conventions import STORAGE_CONNECTIONS, STORAGE_DURATION
 from sage_obs.errors import SageObsError
 
 _PARTS: Final = ("limits", "nonces", "sessions", "budgets", "cache", "tasks")
+
+_EVERY_SECONDS: Final = 1.0
 
 
 class MissingStoreError(SageObsError, ImportError):
@@ -31,6 +34,15 @@ def make_state(config: StateConfig) -> tuple[State, str]:
     for part in _PARTS:
         _time(getattr(state, part), part)
     return state, notice
+
+
+async def keep_counting(store: Store) -> None:
+    """Say every second how many connections there are."""
+    while True:
+        used, idle = store.connections()
+        sage_obs.series(STORAGE_CONNECTIONS, "used").set(used)
+        sage_obs.series(STORAGE_CONNECTIONS, "idle").set(idle)
+        await asyncio.sleep(_EVERY_SECONDS)
 
 
 def _make(config: StateConfig) -> tuple[State, str]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sage_agent.messages import Turn
 from sage_agent.state import gcra
 from sage_agent.state.base import Budget, Rate, Reserved, SessionKey, State, StateError, Stored, Taken
-from sage_agent.state.keys import digest, owner_of
+from sage_agent.state.bounded import Bounded
+from sage_agent.state.keys import digest, owner_of, raw, text_of
 from sage_agent.state.sqlite import parse_turns
 
+T = TypeVar("T")
 _LOCK: Final = 0x5A6E_0B50
 """Of whoever makes the tables, so that replicas that start together do so one after the other."""
 _SCHEMA: Final = """
@@ -27,7 +28,7 @@ CREATE TABLE IF NOT EXISTS sage_agent_budgets (name text PRIMARY KEY, until floa
 CREATE TABLE IF NOT EXISTS sage_agent_reservations (call text, name text, usd float8 NOT NULL, period float8 NOT NULL,
   until float8 NOT NULL, PRIMARY KEY (call, name));
 CREATE TABLE IF NOT EXISTS sage_agent_answers (key text PRIMARY KEY, value bytea NOT NULL, until float8 NOT NULL);
-CREATE TABLE IF NOT EXISTS sage_agent_tasks (owner text, id text COLLATE "C", document bytea NOT NULL, version int NOT NULL,
+CREATE TABLE IF NOT EXISTS sage_agent_tasks (owner text, id bytea, document bytea NOT NULL, version int NOT NULL,
   until float8 NOT NULL, PRIMARY KEY (owner, id));
 CREATE INDEX IF NOT EXISTS sage_agent_nonces_until ON sage_agent_nonces (until);
 CREATE INDEX IF NOT EXISTS sage_agent_answers_until ON sage_agent_answers (until);
@@ -38,6 +39,8 @@ _EXPIRING: Final = {
 }
 """When a row of a table has expired, by the column that says so."""
 _SWEEP_SECONDS: Final = 10.0
+_IDLE_SECONDS = 10.0
+"""After so long without need for it a connection beyond those that may be idle is closed."""
 _NOW: Final = "(SELECT extract(epoch FROM clock_timestamp())::float8)"
 _TAKE: Final = """
 WITH clock AS MATERIALIZED (SELECT extract(epoch FROM clock_timestamp())::float8 AS now),
@@ -71,16 +74,19 @@ class PostgresStore:
     def __init__(self, url: str, *, pool: Pool, timeout: float) -> None:
         from psycopg_pool import AsyncConnectionPool
 
+        self._url = url
+        self._place = _place(url)
         self._timeout = timeout
         self._sweeper: asyncio.Task[None] | None = None
+        self._bounded = Bounded(timeout)
         milliseconds = max(1, round(timeout * 1000))
         self._pool: Any = AsyncConnectionPool(
-            url,
+            lambda: self._url,
             open=False,
             min_size=min(pool.idle, pool.most),
             max_size=pool.most,
             max_lifetime=pool.lifetime,
-            max_idle=60.0,
+            max_idle=_IDLE_SECONDS,
             timeout=timeout,
             reconnect_timeout=0.0,
             check=AsyncConnectionPool.check_connection,
@@ -98,9 +104,7 @@ class PostgresStore:
     async def open(self) -> None:
         """Connect, and make the tables. Raises StateError."""
         await self._pool.open()
-        async with self.transaction() as cursor:
-            await cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-            await cursor.execute(_SCHEMA)
+        await self.run(_make_tables)
         self._sweeper = asyncio.create_task(self._keep_swept())
 
     async def check(self) -> bool:
@@ -116,24 +120,38 @@ class PostgresStore:
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.wait([self._sweeper])
+        await self._bounded.close()
         await self._pool.close(timeout=self._timeout)
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Any]:
-        """A cursor in a transaction that is committed at the end of the block. Raises StateError."""
+    def renew(self, url: str) -> None:
+        """Connect with another user or password; what is connected stays so until its time is over."""
+        from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+        said = {name: value for name, value in conninfo_to_dict(url).items() if name in {"user", "password"}}
+        self._url = make_conninfo(self._url, **said)
+
+    def connections(self) -> tuple[int, int]:
+        """Those of the pool."""
+        stats = self._pool.get_stats()
+        idle = stats.get("pool_available", 0)
+        return max(0, stats.get("pool_size", 0) - idle), idle
+
+    async def run(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        """What `work` returns, which is given a cursor in a transaction. Raises StateError."""
+        try:
+            return await self._bounded.run(self._transact(work))
+        except TimeoutError:
+            raise StateError(f"PostgreSQL at {self._place} did not answer within {self._timeout:g} s.") from None
+
+    async def _transact(self, work: Callable[[Any], Awaitable[T]]) -> T:
         import psycopg
         import psycopg_pool
 
         try:
-            async with (
-                asyncio.timeout(self._timeout),
-                self._pool.connection() as connection,
-                connection.transaction(),
-                connection.cursor() as cursor,
-            ):
-                yield cursor
+            async with self._pool.connection() as connection, connection.transaction(), connection.cursor() as cursor:
+                return await work(cursor)
         except (psycopg.Error, psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed, OSError, TimeoutError) as exc:
-            raise StateError(f"PostgreSQL cannot be asked ({type(exc).__name__}).") from exc
+            raise StateError(f"PostgreSQL at {self._place} cannot be asked ({type(exc).__name__}).") from exc
 
     async def one(self, statement: str, arguments: Any = None) -> Any:
         """The first row of what a statement gives, None where it gives none. Raises StateError."""
@@ -142,15 +160,21 @@ class PostgresStore:
 
     async def all(self, statement: str, arguments: Any = None) -> list[Any]:
         """Every row. Raises StateError."""
-        async with self.transaction() as cursor:
+
+        async def work(cursor: Any) -> list[Any]:
             await cursor.execute(statement, arguments)
             return list(await cursor.fetchall()) if cursor.description else []
 
+        return await self.run(work)
+
     async def count(self, statement: str, arguments: Any = None) -> int:
         """How many rows a statement changed. Raises StateError."""
-        async with self.transaction() as cursor:
+
+        async def work(cursor: Any) -> int:
             await cursor.execute(statement, arguments)
             return int(cursor.rowcount)
+
+        return await self.run(work)
 
     async def sweep(self) -> None:
         """Forget what has expired, a thousand of a kind at most; replicas that do so together share the work. Raises StateError."""
@@ -163,6 +187,19 @@ class PostgresStore:
             await asyncio.sleep(_SWEEP_SECONDS)
             with contextlib.suppress(StateError):
                 await self.sweep()
+
+
+def _place(url: str) -> str:
+    """Where it is, without whom to be there."""
+    from psycopg.conninfo import conninfo_to_dict
+
+    said = conninfo_to_dict(url)
+    return f"{said.get('host', 'localhost')}:{said.get('port', 5432)}"
+
+
+async def _make_tables(cursor: Any) -> None:
+    await cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+    await cursor.execute(_SCHEMA)
 
 
 class PostgresLimits:
@@ -201,13 +238,14 @@ class PostgresSessions:
     async def read(self, key: SessionKey) -> tuple[Turn, ...]:
         """The turns kept."""
         statement = f"SELECT turns FROM sage_agent_sessions WHERE owner = %s AND context = %s AND until > {_NOW}"  # noqa: S608 - our own names
-        row = await self._store.one(statement, (owner_of(key), _bytes(key.context_id)))
+        row = await self._store.one(statement, (owner_of(key), raw(key.context_id)))
         return () if row is None else parse_turns(row[0])
 
     async def append(self, key: SessionKey, turns: Sequence[Turn], *, keep: int, seconds: float) -> None:
         """Add turns."""
-        where = (owner_of(key), _bytes(key.context_id))
-        async with self._store.transaction() as cursor:
+        where = (owner_of(key), raw(key.context_id))
+
+        async def work(cursor: Any) -> None:
             await cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (digest(where[0], key.context_id),))
             await cursor.execute(
                 f"SELECT turns FROM sage_agent_sessions WHERE owner = %s AND context = %s AND until > {_NOW}",  # noqa: S608 - our own names
@@ -222,20 +260,17 @@ class PostgresSessions:
                 (*where, text, seconds),
             )
 
+        await self._store.run(work)
+
     async def export(self, tenant: str, user: str) -> dict[str, tuple[Turn, ...]]:
         """Every conversation of a user."""
         statement = f"SELECT context, turns FROM sage_agent_sessions WHERE owner = %s AND until > {_NOW} ORDER BY context"  # noqa: S608 - our own names
         rows = await self._store.all(statement, (owner_of(SessionKey(tenant, user, "")),))
-        return {bytes(context).decode("utf-8", "surrogatepass"): parse_turns(turns) for context, turns in rows}
+        return {text_of(context): parse_turns(turns) for context, turns in rows}
 
     async def erase(self, tenant: str, user: str) -> int:
         """Forget a user."""
         return await self._store.count("DELETE FROM sage_agent_sessions WHERE owner = %s", (owner_of(SessionKey(tenant, user, "")),))
-
-
-def _bytes(text: str) -> bytes:
-    """A text that may hold what PostgreSQL's texts may not, such as a zero."""
-    return text.encode("utf-8", "surrogatepass")
 
 
 class PostgresBudgets:
@@ -246,10 +281,12 @@ class PostgresBudgets:
 
     async def reserve(self, call_id: str, usd: float, budgets: Sequence[Budget], *, seconds: float) -> Reserved:
         """Set money aside."""
-        async with self._store.transaction() as cursor:
-            for name in sorted(budget.name for budget in budgets):
+        call = digest(call_id)
+
+        async def work(cursor: Any) -> Reserved:
+            for name in sorted(digest(budget.name) for budget in budgets):
                 await cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 1))", (name,))
-            await cursor.execute("SELECT 1 FROM sage_agent_reservations WHERE call = %s LIMIT 1", (call_id,))
+            await cursor.execute("SELECT 1 FROM sage_agent_reservations WHERE call = %s LIMIT 1", (call,))
             if await cursor.fetchone() is not None:
                 return Reserved(allowed=True)
             found = [await self._period(cursor, budget) for budget in budgets]
@@ -260,12 +297,15 @@ class PostgresBudgets:
                 await cursor.execute(
                     "INSERT INTO sage_agent_budgets AS b VALUES (%s, %s, %s) ON CONFLICT (name) DO UPDATE SET until = excluded.until,"
                     " usd = excluded.usd + CASE WHEN b.until = excluded.until THEN b.usd ELSE 0 END",
-                    (budget.name, until, usd),
+                    (digest(budget.name), until, usd),
                 )
                 await cursor.execute(
-                    "INSERT INTO sage_agent_reservations VALUES (%s, %s, %s, %s, %s)", (call_id, budget.name, usd, until, now + seconds)
+                    "INSERT INTO sage_agent_reservations VALUES (%s, %s, %s, %s, %s)",
+                    (call, digest(budget.name), usd, until, now + seconds),
                 )
-        return Reserved(allowed=True)
+            return Reserved(allowed=True)
+
+        return await self._store.run(work)
 
     async def settle(self, call_id: str, usd: float) -> None:
         """Replace what was set aside."""
@@ -275,19 +315,18 @@ class PostgresBudgets:
             UPDATE sage_agent_budgets AS b SET usd = greatest(0, b.usd + %s - gone.usd)
             FROM gone WHERE b.name = gone.name AND b.until = gone.period
             """,  # noqa: S608 - our own names
-            (call_id, usd),
+            (digest(call_id), usd),
         )
 
     async def used(self, budget: Budget) -> float:
         """What was spent and set aside."""
-        async with self._store.transaction() as cursor:
-            return (await self._period(cursor, budget))[2]
+        return (await self._store.run(lambda cursor: self._period(cursor, budget)))[2]
 
     async def _period(self, cursor: Any, budget: Budget) -> tuple[float, float, float]:
         """The time now, when the current period of a budget ends, and what was spent in it."""
         await cursor.execute(
             f"SELECT now, until, usd FROM {_NOW} AS clock(now) LEFT JOIN sage_agent_budgets ON name = %s AND until > now",  # noqa: S608 - our own names
-            (budget.name,),
+            (digest(budget.name),),
         )
         now, until, usd = await cursor.fetchone()
         return (now, now + budget.seconds, 0.0) if until is None else (now, until, usd)
@@ -326,7 +365,7 @@ class PostgresTasks:
     async def get(self, owner: str, task_id: str) -> Stored | None:
         """A task."""
         statement = f"SELECT document, version FROM sage_agent_tasks WHERE owner = %s AND id = %s AND until > {_NOW}"  # noqa: S608 - our own names
-        row = await self._store.one(statement, (digest(owner), task_id))
+        row = await self._store.one(statement, (digest(owner), raw(task_id)))
         return None if row is None else Stored(bytes(row[0]), row[1])
 
     async def put(self, owner: str, task_id: str, document: bytes, *, expected: int, seconds: float) -> bool:
@@ -341,7 +380,7 @@ class PostgresTasks:
             UPDATE sage_agent_tasks SET document = %(document)s, version = version + 1, until = {_NOW} + %(seconds)s
             WHERE owner = %(owner)s AND id = %(id)s AND version = %(expected)s AND until > {_NOW}
             """  # noqa: S608 - our own names
-        asked = {"owner": digest(owner), "id": task_id, "document": document, "expected": expected, "seconds": seconds}
+        asked = {"owner": digest(owner), "id": raw(task_id), "document": document, "expected": expected, "seconds": seconds}
         return await self._store.count(statement, asked) == 1
 
     async def list(self, owner: str, *, limit: int, after: str = "") -> tuple[tuple[str, Stored], ...]:
@@ -350,12 +389,12 @@ class PostgresTasks:
             "SELECT id, document, version FROM sage_agent_tasks WHERE owner = %s AND id > %s"  # noqa: S608 - our own names
             f" AND until > {_NOW} ORDER BY id LIMIT %s"
         )
-        rows = await self._store.all(statement, (digest(owner), after, limit))
-        return tuple((task_id, Stored(bytes(document), version)) for task_id, document, version in rows)
+        rows = await self._store.all(statement, (digest(owner), raw(after), limit))
+        return tuple((text_of(task_id), Stored(bytes(document), version)) for task_id, document, version in rows)
 
     async def delete(self, owner: str, task_id: str) -> None:
         """Forget a task."""
-        await self._store.count("DELETE FROM sage_agent_tasks WHERE owner = %s AND id = %s", (digest(owner), task_id))
+        await self._store.count("DELETE FROM sage_agent_tasks WHERE owner = %s AND id = %s", (digest(owner), raw(task_id)))
 
 
 def postgres_state(url: str, *, pool: Pool, timeout: float) -> State:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 
 from sage_agent.messages import Turn
 from sage_agent.state import gcra
 from sage_agent.state.base import Budget, Rate, Reserved, SessionKey, State, StateError, Stored, Taken
-from sage_agent.state.keys import digest, owner_of
+from sage_agent.state.bounded import Bounded
+from sage_agent.state.keys import digest, owner_of, raw, text_of
 from sage_agent.state.sqlite import parse_turns
 
 T = TypeVar("T")
@@ -90,6 +92,22 @@ return 1
 """
 
 
+@dataclass(slots=True)
+class Credentials:
+    """What the client asks for whenever it connects."""
+
+    username: str
+    password: str = field(repr=False)
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        """Name and password, or the password alone."""
+        return (self.username, self.password) if self.username else (self.password,)
+
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        """The same."""
+        return self.get_credentials()
+
+
 class RedisStore:
     """Implements `Store` on the server at `url`; no operation takes more than `timeout` seconds.
 
@@ -100,17 +118,26 @@ class RedisStore:
 
     def __init__(self, url: str, *, connections: int, timeout: float, prefix: str = "sage-agent") -> None:
         from redis.asyncio import BlockingConnectionPool, Redis
+        from redis.asyncio.connection import parse_url
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
 
         self._prefix = f"{{{prefix}}}"
-        pool = BlockingConnectionPool.from_url(
-            url,
+        self._bounded = Bounded(timeout)
+        said: dict[str, Any] = dict(parse_url(url))
+        self._credentials = Credentials(said.pop("username", ""), said.pop("password", ""))
+        pool = BlockingConnectionPool(
+            **said,
+            credential_provider=self._credentials if self._credentials.password else None,
             max_connections=connections,
             timeout=timeout,
             socket_timeout=timeout,
             socket_connect_timeout=timeout,
             health_check_interval=30,
+            retry=Retry(NoBackoff(), 0),  # what was cut off may have been done: again it would be done twice
             client_name="sage-agent",
         )
+        self._pool: Any = pool
         self._client: Any = Redis.from_pool(pool)
         self._scripts: dict[str, Any] = {}
         self._place = _place(pool.connection_kwargs)
@@ -133,7 +160,19 @@ class RedisStore:
 
     async def close(self) -> None:
         """Let go of the connections."""
+        await self._bounded.close()
         await self._client.aclose()
+
+    def renew(self, url: str) -> None:
+        """Connect with another user or password; what is connected stays so."""
+        from redis.asyncio.connection import parse_url
+
+        said = parse_url(url)
+        self._credentials.username, self._credentials.password = said.get("username", ""), said.get("password", "")
+
+    def connections(self) -> tuple[int, int]:
+        """Those of the pool."""
+        return len(self._pool._in_use_connections), len([one for one in self._pool._available_connections if one.is_connected])  # noqa: SLF001 - it tells nobody
 
     async def script(self, text: str, keys: Sequence[str], *arguments: str | bytes | float) -> Any:
         """What a script returns; it is sent once and called by its digest from then on. Raises StateError."""
@@ -147,7 +186,7 @@ class RedisStore:
         from redis.exceptions import RedisError
 
         try:
-            return await asked
+            return await self._bounded.run(_coroutine(asked))
         except (RedisError, OSError, TimeoutError) as exc:
             raise StateError(f"Redis at {self._place} cannot be asked ({type(exc).__name__}).") from exc
 
@@ -155,6 +194,10 @@ class RedisStore:
     def client(self) -> Any:
         """The connection pool's client."""
         return self._client
+
+
+async def _coroutine(asked: Awaitable[T]) -> T:
+    return await asked
 
 
 def _place(kwargs: dict[str, Any]) -> str:
@@ -202,12 +245,12 @@ class RedisSessions:
         """Add turns."""
         lines = [json.dumps([turn.role, turn.text]) for turn in turns]
         keys = [self._key(key), self._user(key.tenant, key.user)]
-        await self._store.script(_APPEND, keys, keep, round(seconds * 1000), key.context_id.encode("utf-8", "surrogatepass"), *lines)
+        await self._store.script(_APPEND, keys, keep, round(seconds * 1000), raw(key.context_id), *lines)
 
     async def export(self, tenant: str, user: str) -> dict[str, tuple[Turn, ...]]:
         """Every conversation of a user."""
         found = await self._store.script(_EXPORT, [self._user(tenant, user)])
-        return dict(sorted((context.decode("utf-8", "surrogatepass"), _parse(lines)) for context, lines in found))
+        return dict(sorted((text_of(context), _parse(lines)) for context, lines in found))
 
     async def erase(self, tenant: str, user: str) -> int:
         """Forget a user."""
@@ -286,18 +329,18 @@ class RedisTasks:
     async def put(self, owner: str, task_id: str, document: bytes, *, expected: int, seconds: float) -> bool:
         """Write a task."""
         keys = [self._key(owner, task_id), self._store.key("tasks", owner)]
-        return bool(await self._store.script(_PUT_TASK, keys, document, expected, round(seconds * 1000), task_id))
+        return bool(await self._store.script(_PUT_TASK, keys, document, expected, round(seconds * 1000), raw(task_id)))
 
     async def list(self, owner: str, *, limit: int, after: str = "") -> tuple[tuple[str, Stored], ...]:
         """Tasks by id; the index may know some that have expired."""
         found: list[tuple[str, Stored]] = []
         while len(found) < limit:
-            begin = f"({after}" if after else "-"
-            ids = await self._store.do(self._store.client.zrangebylex(self._store.key("tasks", owner), begin, "+", start=0, num=limit))
+            begin = b"(" + raw(after) if after else b"-"
+            ids = await self._store.do(self._store.client.zrangebylex(self._store.key("tasks", owner), begin, b"+", start=0, num=limit))
             if not ids:
                 break
             for one in ids:
-                after = one.decode()
+                after = text_of(one)
                 if (stored := await self.get(owner, after)) is not None:
                     found.append((after, stored))
                 else:

@@ -12,20 +12,20 @@ from typing import Final, TypeVar
 from sage_agent.messages import Turn
 from sage_agent.state import gcra
 from sage_agent.state.base import Budget, Rate, Reserved, SessionKey, State, StateError, Stored, Taken
-from sage_agent.state.keys import owner_of
+from sage_agent.state.keys import digest, owner_of, raw, text_of
 from sage_agent.state.writer import Work, Writer
 
 T = TypeVar("T")
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS limits (key TEXT PRIMARY KEY, arrival REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS nonces (scope TEXT NOT NULL, nonce TEXT NOT NULL, until REAL NOT NULL, PRIMARY KEY (scope, nonce)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS sessions (owner TEXT NOT NULL, context TEXT NOT NULL, turns TEXT NOT NULL, until REAL NOT NULL,
+CREATE TABLE IF NOT EXISTS sessions (owner TEXT NOT NULL, context BLOB NOT NULL, turns TEXT NOT NULL, until REAL NOT NULL,
   PRIMARY KEY (owner, context));
 CREATE TABLE IF NOT EXISTS budgets (name TEXT PRIMARY KEY, until REAL NOT NULL, usd REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS reservations (call TEXT NOT NULL, name TEXT NOT NULL, usd REAL NOT NULL, period REAL NOT NULL,
   until REAL NOT NULL, PRIMARY KEY (call, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, value BLOB NOT NULL, until REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS tasks (owner TEXT NOT NULL, id TEXT NOT NULL, document BLOB NOT NULL, version INTEGER NOT NULL,
+CREATE TABLE IF NOT EXISTS tasks (owner TEXT NOT NULL, id BLOB NOT NULL, document BLOB NOT NULL, version INTEGER NOT NULL,
   until REAL NOT NULL, PRIMARY KEY (owner, id));
 CREATE INDEX IF NOT EXISTS nonces_until ON nonces (until);
 CREATE INDEX IF NOT EXISTS sessions_until ON sessions (until);
@@ -65,6 +65,13 @@ class SqliteStore:
         """Finish and let go."""
         self._writer.close()
 
+    def renew(self, url: str) -> None:
+        """A file has no password."""
+
+    def connections(self) -> tuple[int, int]:
+        """The writer's."""
+        return (1, 0) if self._writer.busy else (0, 1)
+
     async def run(self, work: Work[T]) -> T:
         """Do something whole or not at all; now and then what has expired goes first."""
         now = self.clock()
@@ -94,13 +101,14 @@ class SqliteLimits:
 
     async def take(self, key: str, rate: Rate, *, cost: int = 1) -> Taken:
         """Take from a limit."""
+        name = digest(key)
 
         def work(connection: sqlite3.Connection) -> Taken:
             now = self._store.clock()
-            row = connection.execute("SELECT arrival FROM limits WHERE key = ?", (key,)).fetchone()
+            row = connection.execute("SELECT arrival FROM limits WHERE key = ?", (name,)).fetchone()
             after, taken = gcra.take(now if row is None else row[0], rate, cost=cost, now=now)
             if taken.allowed:
-                connection.execute("INSERT OR REPLACE INTO limits VALUES (?, ?)", (key, after))
+                connection.execute("INSERT OR REPLACE INTO limits VALUES (?, ?)", (name, after))
             return taken
 
         return await self._store.run(work)
@@ -119,7 +127,7 @@ class SqliteNonces:
             now = self._store.clock()
             statement = """INSERT INTO nonces VALUES (?, ?, ?)
                 ON CONFLICT (scope, nonce) DO UPDATE SET until = excluded.until WHERE nonces.until <= ?"""
-            return connection.execute(statement, (scope, nonce, now + seconds, now)).rowcount == 1
+            return connection.execute(statement, (digest(scope), digest(nonce), now + seconds, now)).rowcount == 1
 
         return await self._store.run(work)
 
@@ -141,7 +149,9 @@ class SqliteSessions:
             now = self._store.clock()
             kept = (*_turns(connection, key, now), *turns)[-keep:]
             text = json.dumps([[turn.role, turn.text] for turn in kept])
-            connection.execute("INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?)", (owner_of(key), key.context_id, text, now + seconds))
+            connection.execute(
+                "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?)", (owner_of(key), raw(key.context_id), text, now + seconds)
+            )
 
         await self._store.run(work)
 
@@ -153,7 +163,7 @@ class SqliteSessions:
             rows = connection.execute(
                 "SELECT context, turns FROM sessions WHERE owner = ? AND until > ? ORDER BY context", (owner, self._store.clock())
             )
-            return {context: parse_turns(turns) for context, turns in rows}
+            return {text_of(context): parse_turns(turns) for context, turns in rows}
 
         return await self._store.run(work)
 
@@ -165,7 +175,7 @@ class SqliteSessions:
 
 def _turns(connection: sqlite3.Connection, key: SessionKey, now: float) -> tuple[Turn, ...]:
     statement = "SELECT turns FROM sessions WHERE owner = ? AND context = ? AND until > ?"
-    row = connection.execute(statement, (owner_of(key), key.context_id, now)).fetchone()
+    row = connection.execute(statement, (owner_of(key), raw(key.context_id), now)).fetchone()
     return () if row is None else parse_turns(row[0])
 
 
@@ -182,18 +192,21 @@ class SqliteBudgets:
 
     async def reserve(self, call_id: str, usd: float, budgets: Sequence[Budget], *, seconds: float) -> Reserved:
         """Set money aside."""
+        call = digest(call_id)
 
         def work(connection: sqlite3.Connection) -> Reserved:
             now = self._store.clock()
-            if connection.execute("SELECT 1 FROM reservations WHERE call = ?", (call_id,)).fetchone():
+            if connection.execute("SELECT 1 FROM reservations WHERE call = ?", (call,)).fetchone():
                 return Reserved(allowed=True)
             periods = [_period(connection, budget, now) for budget in budgets]
             for budget, (until, spent) in zip(budgets, periods, strict=True):
                 if spent + usd > budget.usd:
                     return Reserved(allowed=False, refused_by=budget.name, retry_after=until - now)
             for budget, (until, spent) in zip(budgets, periods, strict=True):
-                connection.execute("INSERT OR REPLACE INTO budgets VALUES (?, ?, ?)", (budget.name, until, spent + usd))
-                connection.execute("INSERT INTO reservations VALUES (?, ?, ?, ?, ?)", (call_id, budget.name, usd, until, now + seconds))
+                connection.execute("INSERT OR REPLACE INTO budgets VALUES (?, ?, ?)", (digest(budget.name), until, spent + usd))
+                connection.execute(
+                    "INSERT INTO reservations VALUES (?, ?, ?, ?, ?)", (call, digest(budget.name), usd, until, now + seconds)
+                )
             return Reserved(allowed=True)
 
         return await self._store.run(work)
@@ -203,7 +216,7 @@ class SqliteBudgets:
 
         def work(connection: sqlite3.Connection) -> None:
             rows = connection.execute(
-                "DELETE FROM reservations WHERE call = ? AND until > ? RETURNING name, usd, period", (call_id, self._store.clock())
+                "DELETE FROM reservations WHERE call = ? AND until > ? RETURNING name, usd, period", (digest(call_id), self._store.clock())
             )
             for name, reserved, period in rows.fetchall():
                 connection.execute("UPDATE budgets SET usd = max(0, usd + ?) WHERE name = ? AND until = ?", (usd - reserved, name, period))
@@ -217,7 +230,7 @@ class SqliteBudgets:
 
 def _period(connection: sqlite3.Connection, budget: Budget, now: float) -> tuple[float, float]:
     """When the current period of a budget ends, and what was spent in it."""
-    row = connection.execute("SELECT until, usd FROM budgets WHERE name = ? AND until > ?", (budget.name, now)).fetchone()
+    row = connection.execute("SELECT until, usd FROM budgets WHERE name = ? AND until > ?", (digest(budget.name), now)).fetchone()
     return (now + budget.seconds, 0.0) if row is None else (row[0], row[1])
 
 
@@ -231,14 +244,14 @@ class SqliteCache:
         """What was put."""
 
         def work(connection: sqlite3.Connection) -> bytes | None:
-            row = connection.execute("SELECT value FROM answers WHERE key = ? AND until > ?", (key, self._store.clock())).fetchone()
+            row = connection.execute("SELECT value FROM answers WHERE key = ? AND until > ?", (digest(key), self._store.clock())).fetchone()
             return None if row is None else bytes(row[0])
 
         return await self._store.run(work)
 
     async def put(self, key: str, value: bytes, *, seconds: float) -> None:
         """Keep a value."""
-        row = (key, value, self._store.clock() + seconds)
+        row = (digest(key), value, self._store.clock() + seconds)
         await self._store.run(lambda connection: connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", row))
 
     async def clear(self) -> None:
@@ -257,22 +270,21 @@ class SqliteTasks:
 
         def work(connection: sqlite3.Connection) -> Stored | None:
             statement = "SELECT document, version FROM tasks WHERE owner = ? AND id = ? AND until > ?"
-            row = connection.execute(statement, (owner, task_id, self._store.clock())).fetchone()
+            row = connection.execute(statement, (digest(owner), raw(task_id), self._store.clock())).fetchone()
             return None if row is None else Stored(bytes(row[0]), row[1])
 
         return await self._store.run(work)
 
     async def put(self, owner: str, task_id: str, document: bytes, *, expected: int, seconds: float) -> bool:
         """Write a task."""
+        which = (digest(owner), raw(task_id))
 
         def work(connection: sqlite3.Connection) -> bool:
             now = self._store.clock()
-            row = connection.execute("SELECT version FROM tasks WHERE owner = ? AND id = ? AND until > ?", (owner, task_id, now)).fetchone()
+            row = connection.execute("SELECT version FROM tasks WHERE owner = ? AND id = ? AND until > ?", (*which, now)).fetchone()
             if (0 if row is None else row[0]) != expected:
                 return False
-            connection.execute(
-                "INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?, ?)", (owner, task_id, document, expected + 1, now + seconds)
-            )
+            connection.execute("INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?, ?)", (*which, document, expected + 1, now + seconds))
             return True
 
         return await self._store.run(work)
@@ -282,14 +294,16 @@ class SqliteTasks:
 
         def work(connection: sqlite3.Connection) -> tuple[tuple[str, Stored], ...]:
             statement = "SELECT id, document, version FROM tasks WHERE owner = ? AND id > ? AND until > ? ORDER BY id LIMIT ?"
-            rows = connection.execute(statement, (owner, after, self._store.clock(), limit))
-            return tuple((task_id, Stored(bytes(document), version)) for task_id, document, version in rows)
+            rows = connection.execute(statement, (digest(owner), raw(after), self._store.clock(), limit))
+            return tuple((text_of(task_id), Stored(bytes(document), version)) for task_id, document, version in rows)
 
         return await self._store.run(work)
 
     async def delete(self, owner: str, task_id: str) -> None:
         """Forget a task."""
-        await self._store.run(lambda connection: connection.execute("DELETE FROM tasks WHERE owner = ? AND id = ?", (owner, task_id)))
+        await self._store.run(
+            lambda connection: connection.execute("DELETE FROM tasks WHERE owner = ? AND id = ?", (digest(owner), raw(task_id)))
+        )
 
 
 def sqlite_state(path: Path, *, timeout: float, clock: Callable[[], float] = time.time) -> State:

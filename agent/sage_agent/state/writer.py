@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import sqlite3
 import threading
@@ -52,12 +53,18 @@ class Writer:
     def open(self) -> None:
         """Make the database where there is none, and begin. Raises StateError."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # conversations are nobody else's; SQLite's files follow
             self._connection = self._connect()
         except (OSError, sqlite3.Error) as exc:
             raise StateError(f"The database {self._path} cannot be opened ({exc}).") from exc
         self._thread = threading.Thread(target=self._run, name="sage-agent-state", daemon=True)
         self._thread.start()
+
+    @property
+    def busy(self) -> bool:
+        """Whether something waits to be done."""
+        return not self._orders.empty()
 
     async def run(self, work: Work[T], *, seconds: float) -> T:
         """Have work done; its result once it is in the database. Raises StateError where that takes longer than `seconds`."""
@@ -84,6 +91,7 @@ class Writer:
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=_BUSY_SECONDS)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA secure_delete=ON")  # what a user had erased is overwritten
         connection.executescript(self._schema)
         return connection
 

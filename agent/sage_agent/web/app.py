@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import sage_obs
-from sage_agent.callers import Caller
-from sage_agent.config import ServerConfig
+from sage_agent.callers import Caller, Role
 from sage_agent.flow.service import Service
 from sage_agent.messages import Message, Reply, parse_message
-from sage_agent.problems import RETRY_SOON_SECONDS, Problem, internal, invalid
-from sage_agent.web.guard import Guard, OpenGuard
+from sage_agent.problems import Problem, invalid
+from sage_agent.server.config import ServerConfig
+from sage_agent.web.failures import answer_failure, unless_gone
+from sage_agent.web.guard import Guard, OpenGuard, said_also
 from sage_agent.web.wire import (
-    ClientGoneError,
-    Departure,
     EventStream,
     Receive,
     Scope,
@@ -28,17 +26,15 @@ from sage_agent.web.wire import (
     problem_document,
     read_body,
     send_json,
-    send_problem,
     wants_fresh,
 )
-from sage_agent.within import Started, running_loop
+from sage_agent.within import running_loop
 from sage_obs.conventions import ErrorType
 
 MESSAGE_PATHS: Final = ("/v1/messages", "/a2a/v1/messages", "/sage/message")
 STREAM_PATH: Final = "/v1/messages/stream"
 UNMATCHED: Final = "unmatched"
-T = TypeVar("T")
-_log = logging.getLogger("sage_agent")
+_NOTHING: Final = nullcontext()
 
 
 def operation(scope: Scope) -> str:
@@ -63,40 +59,35 @@ class App:
         """Serve one request."""
         try:
             await self._route(scope)(scope, receive, send)
-        except Problem as problem:
-            sage_obs.record_error(problem.error_type)
-            await send_problem(send, problem)
-        except ClientGoneError:
-            return
-        except Exception:  # noqa: BLE001 - the last resort: the caller gets JSON, the log the traceback
-            defect = _defect()
-            sage_obs.record_error(defect.error_type)
-            await send_problem(send, defect)
+        except Exception as exc:  # noqa: BLE001 - the last resort: the caller gets JSON, the log the traceback
+            await answer_failure(send, exc, headers=said_also(scope))
 
     def _route(self, scope: Scope) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
         route = self._routes.get(scope["path"])
         if route is None:
             raise invalid(f"There is nothing at this path; messages go to POST {MESSAGE_PATHS[0]}.", HTTPStatus.NOT_FOUND)
         if scope["method"] != "POST":
-            raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, ErrorType.INVALID_REQUEST, "Use POST.", allow="POST")
+            raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, ErrorType.INVALID_REQUEST, "Use POST.", headers=((b"allow", b"POST"),))
         return route
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = await self._read(scope, receive)
         answer = self._service.answer(asked.message, caller=asked.caller, deadline=asked.deadline, fresh=asked.fresh)
-        reply = await _unless_gone(receive, answer)
-        await send_json(send, reply.document())
+        with _around(asked):
+            reply = await unless_gone(receive, answer)
+        await send_json(send, reply.document(), headers=said_also(scope))
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = await self._read(scope, receive)
-        events = EventStream(send)
+        events = EventStream(send, headers=said_also(scope))
 
         async def emit(piece: Reply) -> None:
             await events.event("message", piece.document())
 
         try:
             answer = self._service.stream(asked.message, caller=asked.caller, deadline=asked.deadline, emit=emit, fresh=asked.fresh)
-            end = await _unless_gone(receive, answer)
+            with _around(asked):
+                end = await unless_gone(receive, answer)
         except Problem as problem:
             if not events.started:
                 raise
@@ -113,6 +104,8 @@ class App:
         check_media_type(head)
         body = await read_body(head, receive, limit=self._limits.max_body_bytes, deadline=deadline)
         caller = await self._guard.verify(scope, body, caller)
+        if caller.role < Role.OPERATOR:
+            raise Problem(HTTPStatus.FORBIDDEN, ErrorType.AUTH, "Sending messages needs the role operator.")
         return _Asked(caller, parse_message(body), deadline, wants_fresh(head))
 
 
@@ -124,35 +117,7 @@ class _Asked:
     fresh: bool
 
 
-async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Do the work while its caller waits for it. Raises ClientGoneError once the caller has left, and Problem otherwise."""
-    departure: Departure | None = None
-    try:
-        started = Started(work)
-        if started.done:
-            return started.value
-        with (departure := Departure(receive)):
-            result = await started
-    except asyncio.CancelledError:
-        if departure is not None and departure.gone:
-            raise ClientGoneError from None
-        raise _shutting_down() from None
-    except Problem:
-        raise
-    except Exception as exc:
-        raise _defect() from exc
-    if departure.gone:
-        raise ClientGoneError
-    return result
-
-
-def _defect() -> Problem:
-    """Log the exception being handled, and say no more of it than that it happened."""
-    _log.exception("request failed")
-    return internal()
-
-
-def _shutting_down() -> Problem:
-    return Problem(
-        HTTPStatus.SERVICE_UNAVAILABLE, ErrorType.UNAVAILABLE, "The agent is shutting down; try again.", retry_after=RETRY_SOON_SECONDS
-    )
+def _around(asked: _Asked) -> AbstractContextManager[object]:
+    """Log lines and spans of a request say whose it is and which conversation it belongs to, where that is known."""
+    tenant, conversation = asked.caller.tenant or None, asked.message.context_id or None
+    return sage_obs.context(tenant=tenant, conversation_id=conversation) if tenant or conversation else _NOTHING

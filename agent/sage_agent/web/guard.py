@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from sage_agent.callers import ANONYMOUS, Caller
 from sage_agent.web.wire import Scope
+
+Headers = tuple[tuple[bytes, bytes], ...]
+_ALSO: Final = "sage_agent.headers"
+
+
+def say_also(scope: Scope, headers: Headers) -> None:
+    """Have these headers on the answer, whatever it is."""
+    scope[_ALSO] = (*scope.get(_ALSO, ()), *headers)
+
+
+def said_also(scope: Scope) -> Headers:
+    """The headers that guards want on the answer."""
+    found: Headers = scope.get(_ALSO, ())
+    return found
 
 
 class Guard(Protocol):

@@ -96,14 +96,12 @@ async def send_json(send: Send, document: object, *, status: int = HTTPStatus.OK
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_problem(send: Send, problem: Problem) -> None:
+async def send_problem(send: Send, problem: Problem, *, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
     """Answer with a problem: its status, what to do about it, and the id under which the log has it."""
-    headers = []
+    lines = [*problem.headers, *headers]
     if problem.retry_after is not None:
-        headers.append((b"retry-after", b"%d" % problem.retry_after))
-    if problem.allow is not None:
-        headers.append((b"allow", problem.allow.encode()))
-    await send_json(send, problem_document(problem), status=problem.status, headers=tuple(headers))
+        lines.append((b"retry-after", b"%d" % problem.retry_after))
+    await send_json(send, problem_document(problem), status=problem.status, headers=tuple(lines))
 
 
 def problem_document(problem: Problem) -> dict[str, object]:
@@ -115,15 +113,16 @@ def problem_document(problem: Problem) -> dict[str, object]:
 class EventStream:
     """A server-sent event stream that begins with its first event."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, *, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         self._send = send
+        self._headers = headers
         self.started = False
 
     async def event(self, name: str, document: object, *, last: bool = False) -> None:
         """Send one event; `last` ends the stream."""
         if not self.started:
             self.started = True
-            await self._send({"type": "http.response.start", "status": 200, "headers": list(_EVENT_STREAM)})
+            await self._send({"type": "http.response.start", "status": 200, "headers": [*_EVENT_STREAM, *self._headers]})
         data = b"event: %b\ndata: %b\n\n" % (name.encode(), orjson.dumps(document))
         await self._send({"type": "http.response.body", "body": data, "more_body": not last})
 

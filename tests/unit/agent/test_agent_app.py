@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from sage_agent.config import ServerConfig
 from sage_agent.flow.calls import as_problem
 from sage_agent.flow.config import ConcurrencyConfig
 from sage_agent.flow.service import Asking, Service
 from sage_agent.llm.providers.base import Completion, Delta, Prompt, ProviderError
+from sage_agent.server.config import ServerConfig
 from sage_agent.web.app import App, operation
 from sage_agent.web.wire import Departure, Event
 from sage_obs.conventions import ErrorType

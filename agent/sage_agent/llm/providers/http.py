@@ -58,6 +58,10 @@ class HttpProvider:
         self._base_url = base_url
         self._headers = wire.headers(api_key)
 
+    def with_key(self, api_key: str) -> HttpProvider:
+        """The same over the same connections, with another key."""
+        return HttpProvider(self._wire, self._client, model=self.model, base_url=self._base_url, api_key=api_key)
+
     async def complete(self, prompt: Prompt) -> Completion:
         """Ask for the whole answer."""
         question = self._wire.question(self.model, prompt, stream=False)

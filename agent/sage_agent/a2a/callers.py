@@ -1,0 +1,69 @@
+"""Who asks, as the SDK passes it along."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import orjson
+from a2a.auth.user import User
+from a2a.extensions.common import HTTP_EXTENSION_HEADER, get_requested_extensions
+from a2a.server.context import ServerCallContext
+from a2a.server.routes.common import ServerCallContextBuilder
+
+from sage_agent.callers import Caller
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+_CALL: Final = "sage_agent.call"
+
+
+@dataclass(slots=True)
+class Call:
+    """One request: its caller, when its answer is due (the event loop's time), whether it is streamed, and the work on it."""
+
+    caller: Caller
+    deadline: float
+    streamed: bool
+    work: asyncio.Task[None] | None = None
+
+
+class CallerUser(User):
+    """A caller, in the SDK's terms."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Whether it is known who asks."""
+        return self._caller.how != "anonymous"
+
+    @property
+    def user_name(self) -> str:
+        """The owner of what is stored: nobody can choose a tenant and an id that together read like another's."""
+        return orjson.dumps([self._caller.tenant, self._caller.id]).decode()
+
+
+class CallContexts(ServerCallContextBuilder):
+    """Builds the SDK's contexts. Of the headers it gets A2A's own only: credentials are none of its business."""
+
+    def build(self, request: Request) -> ServerCallContext:
+        """The context of a request."""
+        call: Call = request.scope[_CALL]
+        headers = {name: value for name, value in request.headers.items() if name.startswith(("a2a-", "x-a2a-"))}
+        extensions = get_requested_extensions(request.headers.getlist(HTTP_EXTENSION_HEADER))
+        return ServerCallContext(user=CallerUser(call.caller), state={_CALL: call, "headers": headers}, requested_extensions=extensions)
+
+
+def call_of(context: ServerCallContext) -> Call:
+    """The request behind a context."""
+    call: Call = context.state[_CALL]
+    return call
+
+
+def with_call(scope: dict[str, object], call: Call) -> dict[str, object]:
+    """A scope that knows its request."""
+    return {**scope, _CALL: call}

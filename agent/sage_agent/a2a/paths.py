@@ -1,0 +1,43 @@
+"""Paths and methods of A2A, and what request metrics call them: few names, whatever callers send."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from sage_agent.web.wire import Scope
+
+RPC_PATH: Final = "/a2a"
+CARD_PATHS: Final = ("/.well-known/agent-card.json", "/.well-known/agent.json")
+"""Where agents look for a card: the path of 1.0 and late 0.3, and the one before it."""
+UNMATCHED: Final = "unmatched"
+STREAMING: Final = frozenset({"SendStreamingMessage", "message/stream", "SubscribeToTask", "tasks/resubscribe"})
+SENDING: Final = frozenset({"SendMessage", "message/send"})
+METHODS: Final = frozenset({
+    *STREAMING, *SENDING, "GetTask", "tasks/get", "ListTasks", "CancelTask", "tasks/cancel", "GetExtendedAgentCard",
+})  # fmt: skip
+"""What is answered; push notifications are not, and fall under `unmatched`."""
+_OPERATION: Final = "sage_agent.operation"
+_REST: Final = (
+    (re.compile(r"/a2a(?:/v1)?/message:send"), "message:send"),
+    (re.compile(r"/a2a(?:/v1)?/message:stream"), "message:stream"),
+    (re.compile(r"/a2a(?:/v1)?/tasks/[^/]+:cancel"), "tasks:cancel"),
+    (re.compile(r"/a2a(?:/v1)?/tasks/[^/]+:subscribe"), "tasks:subscribe"),
+    (re.compile(r"/a2a(?:/v1)?/tasks/[^/]+"), "tasks:get"),
+    (re.compile(r"/a2a(?:/v1)?/tasks"), "tasks:list"),
+)
+
+
+def rest_operation(path: str) -> str:
+    """What a request of the REST binding asks for; `unmatched` for nothing that exists."""
+    return next((name for pattern, name in _REST if pattern.fullmatch(path)), UNMATCHED)
+
+
+def name_operation(scope: Scope, name: str) -> None:
+    """Say what a request turned out to be."""
+    scope[_OPERATION] = name
+
+
+def operation(scope: Scope) -> str:
+    """What request metrics call a request that was served."""
+    return str(scope.get(_OPERATION, UNMATCHED))

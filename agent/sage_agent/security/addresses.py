@@ -1,0 +1,50 @@
+"""Where a request comes from, through proxies that can be believed and through none that cannot."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+
+from sage_agent.security.options import Network
+
+
+def client_address(peer: str, forwarded: str, proxies: Sequence[Network]) -> str:
+    """The first address, from the right of `X-Forwarded-For`, that is no trusted proxy's; the peer's where the peer is none.
+
+    What stands further left was written by whoever wanted to.
+    """
+    address = peer
+    for said in reversed([peer_said.strip() for peer_said in forwarded.split(",")] if forwarded else []):
+        if not _among(address, proxies) or not _is_address(said):
+            break
+        address = said
+    return _shared_by_one(address)
+
+
+def _among(address: str, proxies: Sequence[Network]) -> bool:
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(found.version == network.version and found in network for network in proxies)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _shared_by_one(address: str) -> str:
+    """An IPv6 address as its /64, which is what one household has; an IPv4 address in IPv6's clothes as itself."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.ipv4_mapped is not None:
+            return str(found.ipv4_mapped)
+        return str(ipaddress.ip_network((found, 64), strict=False).network_address)
+    return address

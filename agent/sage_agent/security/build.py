@@ -1,0 +1,79 @@
+"""The configured guards, put together."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from sage_agent.security.api_keys import ApiKeys
+from sage_agent.security.certificates import Certificates
+from sage_agent.security.config import SecurityConfig
+from sage_agent.security.did_config import DidConfig
+from sage_agent.security.did_open import open_did
+from sage_agent.security.guard import CallerGuard, Identification, RateGuard
+from sage_agent.state.base import State
+from sage_agent.web.guard import Guard, OpenGuard
+
+
+class Opened(Protocol):
+    """What has to be got before anybody can be known by it."""
+
+    async def open(self) -> None:
+        """Get it. Raises ConfigError."""
+
+
+class Closed(Protocol):
+    """What holds connections."""
+
+    async def close(self) -> None:
+        """Let go of them."""
+
+
+class Doors:
+    """What stands between callers and the routes."""
+
+    def __init__(self, guard: Guard, *, rates: RateGuard | None, tokens: Opened | None, keys: ApiKeys | None, did: Closed | None) -> None:
+        self.guard = guard
+        self._rates = rates
+        self._tokens = tokens
+        self._keys = keys
+        self._did = did
+
+    def renew(self, config: SecurityConfig) -> None:
+        """Know callers by the keys that the settings have by now."""
+        if self._keys is not None:
+            self._keys.renew(config.api_keys)
+
+    def expose(self) -> None:
+        """Put what can be counted on /metrics."""
+        if self._rates is not None:
+            self._rates.expose()
+
+    async def open(self) -> None:
+        """Get what callers are known by. Raises ConfigError."""
+        if self._tokens is not None:
+            await self._tokens.open()
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        if self._did is not None:
+            await self._did.close()
+
+
+def build_doors(config: SecurityConfig, did: DidConfig, state: State) -> Doors:
+    """Put the guards together: signatures before credentials, and how often before both. Raises SageObsError."""
+    tokens = None
+    if config.jwt is not None:
+        from sage_agent.security.tokens import Tokens
+
+        tokens = Tokens(config.jwt)
+    guard: Guard = OpenGuard()
+    keys = None
+    if config.identifies:
+        keys = ApiKeys(config.api_keys, config.api_keys_file) if config.api_keys or config.api_keys_file else None
+        guard = CallerGuard(Identification(Certificates(config.allow) if config.allow else None, tokens, keys))
+    signed = open_did(did, state.nonces, guard)
+    guard = signed or guard
+    rates = None
+    if config.rate is not None:
+        guard = rates = RateGuard(guard, state.limits, config.rate, proxies=config.proxies, refuse_blind=config.refuse_blind)
+    return Doors(guard, rates=rates, tokens=tokens, keys=keys, did=signed)

@@ -1,0 +1,84 @@
+"""Who may ask and how often, as read from the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sage_agent.security.options import KeyEntry, Network
+from sage_agent.state.base import Rate
+from sage_obs.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class JwtConfig:
+    """Whose tokens are accepted, by which keys and algorithms, and what is read from them; `leeway` is in seconds."""
+
+    issuer: str
+    audience: str
+    jwks: str
+    algorithms: tuple[str, ...]
+    leeway: float
+    tenant_claim: str
+    role_claim: str
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityConfig:
+    """All of it. `rate` is None where nobody is limited; `refuse_blind` is what happens while limits cannot be asked."""
+
+    api_keys: tuple[KeyEntry, ...]
+    api_keys_file: Path | None
+    jwt: JwtConfig | None
+    rate: Rate | None
+    refuse_blind: bool
+    proxies: tuple[Network, ...]
+    allow: tuple[str, ...]
+
+    @property
+    def identifies(self) -> bool:
+        """Whether callers have to say who they are."""
+        return bool(self.api_keys or self.api_keys_file or self.jwt or self.allow)
+
+
+def read_security(plain: Mapping[str, Any]) -> SecurityConfig:
+    """Read the settings by argument name. Raises ConfigError for half a configuration."""
+    rate = None
+    if plain["rate_per_second"]:
+        rate = Rate(plain["rate_per_second"], plain["rate_burst"] or max(1, round(2 * plain["rate_per_second"])))
+    return SecurityConfig(
+        api_keys=plain["api_keys"],
+        api_keys_file=Path(plain["api_keys_file"]) if plain["api_keys_file"] else None,
+        jwt=_jwt(plain),
+        rate=rate,
+        refuse_blind=plain["rate_on_error"] == "refuse",
+        proxies=plain["trusted_proxies"],
+        allow=_allowed(plain["tls_allow"]),
+    )
+
+
+def _jwt(plain: Mapping[str, Any]) -> JwtConfig | None:
+    needed = {name: plain[f"jwt_{name}"] for name in ("issuer", "audience", "jwks")}
+    if not any(needed.values()):
+        return None
+    missing = [f"security.jwt.{name}" for name, value in needed.items() if not value]
+    if missing:
+        raise ConfigError(f"Tokens cannot be checked without {' and '.join(missing)}.", hint="Set all three, or none.")
+    if "://" in needed["jwks"] and not needed["jwks"].startswith("https://"):
+        raise ConfigError("security.jwt.jwks is not an https:// address: whoever answers for it could issue tokens.", hint="Use https://.")
+    return JwtConfig(
+        **needed,
+        algorithms=plain["jwt_algorithms"],
+        leeway=plain["jwt_leeway"],
+        tenant_claim=plain["jwt_tenant_claim"],
+        role_claim=plain["jwt_role_claim"],
+    )
+
+
+def _allowed(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not name.startswith(("dns:", "uri:")) or name.removesuffix("*") in {"dns:", "uri:"}:
+            raise ConfigError(f"server.tls.allow has {name!r}, which names nobody.", hint="Write dns:NAME or uri:URI, either ending in *.")
+    return names

@@ -1,0 +1,135 @@
+"""The settings of who may ask and how often, as a table."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sage_agent.callers import Role
+from sage_agent.security.fingerprints import fingerprint
+from sage_obs.settings import Option, parse_amount, parse_choice, parse_int, parse_seconds, parse_text
+
+ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+"""Signatures of tokens that are accepted: all of them by a private key, which is nowhere near this agent."""
+_ENTRY: Final = frozenset({"id", "tenant", "role", "key", "sha256"})
+_SHORTEST: Final = 16
+"""Characters of a key: shorter ones can be guessed."""
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class KeyEntry:
+    """An API key by its SHA-256 in hexadecimal, and who has it."""
+
+    id: str
+    tenant: str
+    role: Role
+    sha256: str = field(repr=False)
+
+
+def parse_names(value: object) -> tuple[str, ...]:
+    """Names as a list, or separated by commas."""
+    names = value if isinstance(value, list) else parse_text(value).split(",")
+    return tuple(name for name in (parse_text(one).strip() for one in names) if name)
+
+
+def parse_algorithms(value: object) -> tuple[str, ...]:
+    """Some of the algorithms that are accepted."""
+    names = parse_names(value)
+    unknown = [name for name in names if name not in ALGORITHMS]
+    if unknown or not names:
+        raise ValueError(f"expected some of {', '.join(ALGORITHMS)}")
+    return names
+
+
+def parse_networks(value: object) -> tuple[Network, ...]:
+    """Addresses and networks, such as `10.0.0.0/8`."""
+    try:
+        return tuple(ipaddress.ip_network(name) for name in parse_names(value))
+    except ValueError:
+        raise ValueError("expected addresses or networks, such as 10.0.0.0/8") from None
+
+
+def parse_api_keys(value: object) -> tuple[KeyEntry, ...]:
+    """A list of {id, tenant, role, sha256 or key}, or the same as JSON. What is wrong is said without the values."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value or "[]")
+        except json.JSONDecodeError:
+            raise ValueError("expected a JSON list of objects") from None
+    if not isinstance(value, list):
+        raise ValueError("expected a list")
+    entries = tuple(_entry(one, f"key {number}") for number, one in enumerate(value, 1))
+    if len({entry.sha256 for entry in entries}) < len(entries):
+        raise ValueError("the same key is there twice")
+    return entries
+
+
+def _entry(given: Any, where: str) -> KeyEntry:
+    if not isinstance(given, dict) or not given.get("id"):
+        raise ValueError(f"{where}: expected a mapping with `id`")
+    unknown = [str(name) for name in given if name not in _ENTRY]
+    if unknown:
+        raise ValueError(f"{where}: unknown `{unknown[0]}`; there are {', '.join(sorted(_ENTRY))}")
+    role = str(given.get("role") or Role.OPERATOR.name).upper()
+    if role not in Role.__members__:
+        raise ValueError(f"{where}: `role` is one of {', '.join(one.name.lower() for one in Role)}")
+    return KeyEntry(str(given["id"]), str(given.get("tenant") or ""), Role[role], _digest(given, where))
+
+
+def _digest(given: Mapping[str, Any], where: str) -> str:
+    key, sha256 = given.get("key"), str(given.get("sha256") or "").lower()
+    if bool(key) == bool(sha256):
+        raise ValueError(f"{where}: expected either `key` or `sha256`")
+    if key:
+        if len(str(key)) < _SHORTEST:
+            raise ValueError(f"{where}: the key is shorter than {_SHORTEST} characters")
+        return fingerprint(str(key))
+    if not re.fullmatch(r"[0-9a-f]{64}", sha256, re.ASCII):
+        raise ValueError(f"{where}: `sha256` is 64 hexadecimal digits; `sage-agent keys new` prints them")
+    return sha256
+
+
+SECURITY_OPTIONS: Final[Mapping[str, Option]] = {
+    "api_keys": Option(
+        "security.api_keys", ("SAGE_API_KEYS",), parse_api_keys, (), "who may ask: a list of {id, tenant, role, sha256 or key}", secret=True
+    ),
+    "api_keys_file": Option(
+        "security.api_keys_file", ("SAGE_API_KEYS_PATH",), parse_text, "", "a YAML file with more of them, read anew when it changes"
+    ),
+    "jwt_issuer": Option("security.jwt.issuer", ("SAGE_JWT_ISSUER",), parse_text, "", "who issues the tokens that are accepted"),
+    "jwt_audience": Option("security.jwt.audience", ("SAGE_JWT_AUDIENCE",), parse_text, "", "for whom they are issued: this agent"),
+    "jwt_jwks": Option(
+        "security.jwt.jwks", ("SAGE_JWT_JWKS",), parse_text, "", "the issuer's public keys: an https:// address, or the path of a file"
+    ),
+    "jwt_algorithms": Option(
+        "security.jwt.algorithms", ("SAGE_JWT_ALGORITHMS",), parse_algorithms, ("RS256", "ES256", "EdDSA"), "how they may be signed"
+    ),
+    "jwt_leeway": Option("security.jwt.leeway", ("SAGE_JWT_LEEWAY",), parse_seconds, 30.0, "how far clocks may differ, in seconds"),
+    "jwt_tenant_claim": Option("security.jwt.tenant_claim", ("SAGE_JWT_TENANT_CLAIM",), parse_text, "tenant", "the claim with the tenant"),
+    "jwt_role_claim": Option("security.jwt.role_claim", ("SAGE_JWT_ROLE_CLAIM",), parse_text, "role", "the claim with the role"),
+    "rate_per_second": Option(
+        "security.rate_limit.per_second", ("SAGE_RATE_LIMIT_PER_SECOND",), parse_amount, 0.0, "messages a second of one caller; 0: no limit"
+    ),
+    "rate_burst": Option(
+        "security.rate_limit.burst", ("SAGE_RATE_LIMIT_BURST",), parse_int(0, 1_000_000), 0, "at once; 0: those of two seconds"
+    ),
+    "rate_on_error": Option(
+        "security.rate_limit.on_error",
+        ("SAGE_RATE_LIMIT_ON_ERROR",),
+        parse_choice("allow", "refuse"),
+        "allow",
+        "what happens while the store cannot be asked",
+    ),
+    "trusted_proxies": Option(
+        "server.trusted_proxies", ("SAGE_TRUSTED_PROXIES",), parse_networks, (), "whose X-Forwarded-For is believed: addresses, networks"
+    ),
+    "tls_allow": Option(
+        "server.tls.allow", ("SAGE_TLS_ALLOW",), parse_names, (), "names of client certificates: dns:NAME, uri:URI, either ending in *"
+    ),
+}
+"""By argument name."""
