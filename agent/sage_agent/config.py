@@ -74,7 +74,7 @@ def load(
     options = references.options(AGENT_OPTIONS)
     values = resolve(options, arguments=arguments, environ=environ, file=files, foreign=_paths(OPTIONS))
     values = {name: references.told(options[name], value) for name, value in values.items()}
-    layer = Settings.load(environ=environ, file=files, foreign=_paths(AGENT_OPTIONS))
+    layer = _profiled(references.filled(OPTIONS, Settings.load(environ=environ, file=files, foreign=_paths(AGENT_OPTIONS))))
     endpoint, moved = _otlp_endpoint(layer.traces_endpoint)
     plain = {name: value.value for name, value in values.items()}
     llm = read_llm(plain)
@@ -132,6 +132,13 @@ def _otlp_endpoint(endpoint: str) -> tuple[str, tuple[str, ...]]:
         return endpoint, ()
     moved = f"{match.group(1)}:4318/v1/traces"
     return moved, (f"{endpoint} is Jaeger's own protocol; spans go to its OTLP address {moved} instead.",)
+
+
+def _profiled(layer: Settings) -> Settings:
+    """In the agent profiles are served unless somebody does not want them."""
+    if layer.sources["profiling"].source != "default":
+        return layer
+    return replace(layer, profiling=True, sources={**layer.sources, "profiling": Value(value=True, source="default")})
 
 
 def _apart(state: StateConfig, workers: int) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from sage_agent.secrets import Secrets
-from sage_obs.settings import Option, Value, parse_seconds
+from sage_obs.settings import Option, Settings, Value, parse_seconds
 
 
 def parse_refresh(value: object) -> float:
@@ -62,6 +62,15 @@ class References:
         """A value whose source says where its secret is kept."""
         places = self._places.get(option.path)
         return value if not places else Value(value.value, f"{value.source}: {', '.join(places)}", value.secret)
+
+    def filled(self, options: Mapping[str, Option], settings: Settings) -> Settings:
+        """Settings of the observability layer, with secrets where there were references."""
+        found: dict[str, Any] = {}
+        sources = dict(settings.sources)
+        for name in (name for name, option in options.items() if option.secret):
+            found[name] = self._read(options[name], getattr(settings, name))
+            sources[name] = self.told(options[name], Value(found[name], sources[name].source, secret=True))
+        return replace(settings, sources=sources, **found)
 
     def _following(self, option: Option) -> Callable[[object], Any]:
         return lambda raw: option.parse(self._resolved(option, raw))

@@ -205,8 +205,6 @@ def switch_on(layer: Settings) -> sage_obs.Handle:
     """
     if layer.sources["version"].source == "default":
         layer = replace(layer, version=importlib.metadata.version("sage-obs"))
-    if layer.sources["profiling"].source == "default":
-        layer = replace(layer, profiling=True)
     values = {field.name: getattr(layer, field.name) for field in fields(layer) if field.name != "sources"}
     chosen = {name: value for name, value in values.items() if layer.sources[name].source != "default" or value != OPTIONS[name].default}
     handle = sage_obs.instrument(**chosen)

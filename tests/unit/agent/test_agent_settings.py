@@ -52,6 +52,7 @@ def _same(written: Any, path: str, **beside: Any) -> Row:
 _OPENAI: Final = {"llm.provider": "openai", "llm.model": "m", "llm.base_url": "http://h/v1"}
 _REMOTE: Final = {"storage.type": "postgres"}
 _JWT: Final = {"security.jwt.issuer": "i", "security.jwt.audience": "a", "security.jwt.jwks": "/k"}
+_DID: Final = {"security.did.mode": "optional", "security.did.callers": [{"did": "*"}]}
 _TLS: Final = {"server.tls.cert": "/c", "server.tls.key": "/k"}
 
 
@@ -113,6 +114,28 @@ ROWS: Final[Mapping[str, Row]] = {
     "performance.cache.response_cache": Row(False, _at("flow.cache.enabled"), False, {"performance.cache.enabled": True}),
     "performance.cache.ttl": Row(60, _at("flow.cache.ttl"), 60.0),
     "performance.cache.scope": _same("tenant", "flow.cache.scope"),
+    "performance.cache.did_cache": Row(False, _at("did.ttl"), 0.0),
+    "a2a.enabled": _same("false", "a2a.enabled"),
+    "a2a.url": _same("https://a.example", "a2a.url"),
+    "a2a.description": _same("Knows orders.", "a2a.description"),
+    "a2a.task_ttl": Row("1h", _at("a2a.task_ttl"), 3600.0),
+    "security.did.mode": Row("required", _at("did.mode"), "required", {"security.did.callers": [{"did": "*"}]}),
+    "security.did.callers": Row([{"did": "did:key:z6Mk"}], lambda loaded: [one.did for one in loaded.did.callers], ["did:key:z6Mk"]),
+    "security.did.own_urls": Row(["https://a.example"], _at("did.own_urls"), ("https://a.example",), _DID),
+    "security.did.max_age": Row("2m", _at("did.max_age"), 120.0, _DID),
+    "security.did.registry": Row("/dids.json", _at("did.registry"), Path("/dids.json"), _DID),
+    "security.did.sage_origins": Row(["r.example:8443"], _at("did.sage_origins"), {"r.example": 8443}, _DID),
+    "security.did.allow_private": _same(True, "did.allow_private"),
+    "security.did.ca_file": _same("/ca.pem", "did.ca_file"),
+    "security.did.fetch_timeout": _same(2.0, "did.fetch_timeout"),
+    "observability.profiling.enabled": _same(False, "layer.profiling"),
+    "observability.profiling.host": _same("127.0.0.2", "layer.profiling_host"),
+    "observability.profiling.port": _same(6161, "layer.profiling_port"),
+    "observability.profiling.token": _same(_KEY, "layer.profiling_token"),
+    "observability.profiling.certificate": _same("/c.pem", "layer.profiling_certificate"),
+    "observability.profiling.key": _same("/k.pem", "layer.profiling_key"),
+    "observability.profiling.locks": _same(True, "layer.profiling_locks"),
+    "observability.profiling.server": _same("http://pyroscope:4040", "layer.profiling_server"),
     "performance.concurrency.worker_pool_size": _same(3, "concurrency.worker_pool_size"),
     "performance.concurrency.max_concurrent": _same(4, "concurrency.max_concurrent"),
     "performance.concurrency.queue_size": _same(5, "concurrency.queue_size"),
@@ -318,7 +341,7 @@ def test_what_a_line_expects_is_not_there_by_itself(path: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("variable", GUIDE_VARIABLES)
 def test_every_variable_of_the_guide_is_known(variable: str) -> None:
-    """It belongs to a setting, or is accepted and said to be unused."""
+    """It belongs to a setting, or chooses among files of settings."""
     assert variable in VARIABLES or any(variable in option.env for option in _TABLE.values())
 
 
