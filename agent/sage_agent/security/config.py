@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sage_agent.security.options import KeyEntry, Network
 from sage_agent.state.base import Rate
 from sage_obs.errors import ConfigError
+
+_ALLOWED: Final = re.compile(r"dns:(\*\.)?[A-Za-z0-9._-]+|uri:[a-z][a-z0-9+.-]*:(//[^/*\s]+)?[^*\s]*[^*/\s](/\*)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,11 @@ def _jwt(plain: Mapping[str, Any]) -> JwtConfig | None:
 
 
 def _allowed(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names as they are compared. Raises ConfigError for those that allow nobody, or more than they seem to."""
     for name in names:
-        if not name.startswith(("dns:", "uri:")) or name.removesuffix("*") in {"dns:", "uri:"}:
-            raise ConfigError(f"server.tls.allow has {name!r}, which names nobody.", hint="Write dns:NAME or uri:URI, either ending in *.")
-    return names
+        if not _ALLOWED.fullmatch(name):
+            raise ConfigError(
+                f"server.tls.allow has {name!r}, which is no name that can be allowed.",
+                hint="Write dns:NAME, dns:*.NAME, uri:URI, or uri:URI/* for all below it.",
+            )
+    return tuple(name.lower() if name.startswith("dns:") else name for name in names)

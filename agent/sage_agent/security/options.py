@@ -139,7 +139,7 @@ SECURITY_OPTIONS: Final[Mapping[str, Option]] = {
         "server.trusted_proxies", ("SAGE_TRUSTED_PROXIES",), parse_networks, (), "whose X-Forwarded-For is believed: addresses, networks"
     ),
     "tls_allow": Option(
-        "server.tls.allow", ("SAGE_TLS_ALLOW",), parse_names, (), "names of client certificates: dns:NAME, uri:URI, either ending in *"
+        "server.tls.allow", ("SAGE_TLS_ALLOW",), parse_names, (), "names of client certificates: dns:NAME, dns:*.NAME, uri:URI, uri:URI/*"
     ),
     "audit_path": Option(
         "security.audit.path", ("SAGE_AUDIT_PATH",), parse_text, "", "the audit log's file, such as /var/log/sage-agent/audit.jsonl"
