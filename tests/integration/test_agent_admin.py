@@ -13,7 +13,9 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
+from sage_agent.options import AGENT_OPTIONS
 from sage_agent.security.fingerprints import fingerprint
 from tests.support.agents import BODY, running_agent, wait_for_line
 from tests.support.nginx import nginx
@@ -133,3 +135,29 @@ def test_callers_behind_a_proxy_are_told_apart_where_it_is_trusted(tmp_path: Pat
         other = ask("127.0.0.3", "127.0.0.2")
     assert first == [200, 200, 429, 429]
     assert other == (200 if trusted else 429)
+
+
+def test_the_page_on_security_is_right(tmp_path: Path) -> None:
+    """What it says to verify holds, its settings are settings, and what `keys new` prints goes into the file."""
+    page = (Path(__file__).parents[2] / "docs/how-to/secure-the-agent.md").read_text()
+    block = page.partition("## Verify")[2].partition("```sh\n")[2].partition("```")[0]
+    made = subprocess.run(
+        [sys.executable, "-m", "sage_agent", "keys", "new", "--id", "ci"], capture_output=True, text=True, check=True, timeout=60
+    )
+    (tmp_path / "keys.yaml").write_text(f"- {made.stderr}")
+    environ = {"SAGE_API_KEYS_PATH": str(tmp_path / "keys.yaml"), "SAGE_AUDIT_PATH": str(tmp_path / "audit.jsonl")}
+    with running_agent(tmp_path, environ=environ) as agent:
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environ |= {**os.environ, **environ, "AGENT": agent.url, "KEY": made.stdout.strip(), "PATH": path}
+        done = subprocess.run(["bash", "-ec", block], env=environ, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split()[:2] == ["401", "200"]
+    assert "lines, records 1 to" in done.stdout.splitlines()[2]
+    known = {option.path for option in AGENT_OPTIONS.values()}
+    trees = [yaml.safe_load(one.partition("```")[0]) for one in page.split("```yaml\n")[1:]]
+    assert {name for tree in trees for name in _paths(tree)} <= known
+
+
+def _paths(tree: object, above: str = "") -> list[str]:
+    if not isinstance(tree, dict):
+        return [above]
+    return [path for name, below in tree.items() for path in _paths(below, f"{above}.{name}".strip("."))]
