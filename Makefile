@@ -47,6 +47,7 @@ bench: $(VENV)-bench/.installed ## Measure the layer beside its peers; prints th
 	$(VENV)-bench/bin/python benchmarks/logs.py
 	$(VENV)-bench/bin/python benchmarks/metrics.py
 	$(VENV)-bench/bin/python benchmarks/profiling.py
+	$(VENV)-bench/bin/python benchmarks/agent.py
 
 clean: ## Remove the virtual environment and the state folder
 	rm -rf $(VENV) $(VENV)-bench .sage-obs

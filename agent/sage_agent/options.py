@@ -93,6 +93,13 @@ AGENT_OPTIONS: Final[Mapping[str, Option]] = {
         10_000,
         "how many more requests may wait; the next is answered 503",
     ),
+    "queue_max_wait": Option(
+        "performance.concurrency.max_wait",
+        ("SAGE_QUEUE_MAX_WAIT",),
+        parse_deadline,
+        2.0,
+        "how long a request may have to wait, in seconds; one that would wait longer is answered 503 at once",
+    ),
 }
 """The runtime's settings by argument name."""
 

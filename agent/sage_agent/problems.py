@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from http import HTTPStatus
 from typing import Final
 
@@ -35,14 +36,14 @@ class Problem(Exception):  # noqa: N818 - in the sense of RFC 9457
 
 
 class QueueFullError(Problem):
-    """Every slot is taken and so is every place in the queue."""
+    """Every slot is taken, and so is every place in the queue, or waiting would take too long: `seconds`, as far as is known."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = 0.0) -> None:
         super().__init__(
             HTTPStatus.SERVICE_UNAVAILABLE,
             ErrorType.QUEUE_FULL,
             "The agent is at capacity; try again.",
-            retry_after=RETRY_SOON_SECONDS,
+            retry_after=max(RETRY_SOON_SECONDS, math.ceil(seconds)),
         )
 
 

@@ -31,10 +31,10 @@ run Python waits for one, too."""
 def idle(native: int, frame: FrameType, *, here: bool, shared: bool) -> bool:
     """Whether the thread waits where it stands.
 
-    It does at a call of something that waits, where it was not alone in using the processor (`shared`); else the system tells, but for
-    the very thread in which this runs (`here`).
+    It does at a call of something that waits, unless this runs in that very thread (`here`) and nobody else has used the processor
+    (`shared`): then it was at work when the signal came. Of other threads the system tells, too.
     """
-    if shared and _may_wait(frame.f_code, frame.f_lasti):
+    if (shared or not here) and _may_wait(frame.f_code, frame.f_lasti):
         return True
     if here:
         return False

@@ -15,6 +15,7 @@ from sage_obs.metrics.member import Running, here
 from sage_obs.ops.pages import Asked, Page
 from sage_obs.profiling.parameters import MOST_SECONDS
 
+_PREFIX: Final = "sage-obs-profiling-"
 _HOST: Final = "127.0.0.1"
 _NAME: Final = re.compile(r"\d{1,10}-\d{1,18}", re.ASCII)
 _MARGIN_SECONDS: Final = 30
@@ -30,18 +31,31 @@ class Siblings:
     """
 
     def __init__(self, family: str) -> None:
-        self._folder = Path(tempfile.gettempdir()) / f"sage-obs-profiling-{os.getuid()}-{family}"
+        self._folder = Path(tempfile.gettempdir()) / f"{_PREFIX}{os.getuid()}-{family}"
         self._file: Path | None = None
 
     def tell(self, port: int) -> None:
         """Say where this process answers. Raises OSError where the folder is somebody else's."""
         if (process := here()) is None:
             return
+        self._sweep()
         self._folder.mkdir(mode=0o700, exist_ok=True)
         if self._folder.is_symlink() or self._folder.stat().st_uid != os.getuid():
             raise PermissionError(1, "it belongs to somebody else", str(self._folder))
         self._file = self._folder / f"{process.pid}-{process.started}"
-        self._file.write_text(str(port))
+        try:
+            self._file.write_text(str(port))
+        except FileNotFoundError:  # somebody has swept the folder while it was empty
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            self._file.write_text(str(port))
+
+    def _sweep(self) -> None:
+        """Remove what services that were killed have left."""
+        for folder in self._folder.parent.glob(f"{_PREFIX}{os.getuid()}-*"):
+            others = Siblings(folder.name.rpartition("-")[2])
+            if folder != self._folder and not others.pids():
+                with contextlib.suppress(OSError):  # another sweeps too, or it is somebody else's
+                    folder.rmdir()
 
     def leave(self) -> None:
         """Answer no more."""

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from contextvars import Context
+from pathlib import PurePath
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -13,13 +14,13 @@ from sage_obs import loops
 from sage_obs.metrics.active import internal_error
 from sage_obs.profiling.contention import Contentions
 from sage_obs.profiling.profile import Profile
-from sage_obs.profiling.stacks import Key, key_of, threads
+from sage_obs.profiling.stacks import key_of, threads
 
 BEAT_SECONDS: Final = 0.1
 LATE_SECONDS: Final = 0.05
 _LOOK_SECONDS: Final = 0.025
 OWN: Final = "sage-obs-stalls"
-_SELECTS: Final = ("selectors.py", "select")
+_SELECT: Final = ("selectors.py", "select")
 """Where asyncio's own loop waits for work: one that is late there was not run by the system, and no code of the application held it."""
 
 
@@ -37,7 +38,7 @@ class _Beat:
 class Stalls:
     """Watches the loops it hears of. A beat is a timer on the loop, ten a second.
 
-    The thread looks 40 times a second once there is a loop.
+    The thread looks when a beat would be late, and 40 times a second while one is.
     """
 
     def __init__(self) -> None:
@@ -98,24 +99,26 @@ class Stalls:
         loop.call_later(BEAT_SECONDS, self._come_by, loop, beat, context=Context())
 
     def _work(self) -> None:
-        while not self._closed.wait(_LOOK_SECONDS):
+        wait = _LOOK_SECONDS
+        while not self._closed.wait(wait):
             try:
-                for loop, beat in list(self._beats.items()):
-                    self._look(loop, beat, time.monotonic())
+                beats = list(self._beats.items())
+                wait = min((self._look(loop, beat, time.monotonic()) for loop, beat in beats), default=BEAT_SECONDS)
             except Exception as exc:  # noqa: BLE001 - the next look may go well
                 internal_error("profiling", exc)
 
-    def _look(self, loop: asyncio.AbstractEventLoop, beat: _Beat, now: float) -> None:
-        """Give the time since the last look, or since the beat was due, to where the loop's thread stands."""
+    def _look(self, loop: asyncio.AbstractEventLoop, beat: _Beat, now: float) -> float:
+        """Give the time since the last look, or since the beat was due, to where the loop's thread stands; seconds until the next look."""
         late = now - beat.due
-        if not beat.due or late < LATE_SECONDS or not loop.is_running():
+        if not beat.due or not loop.is_running():
+            return BEAT_SECONDS
+        if late < LATE_SECONDS:
             beat.stalled_since = 0.0
-            return
+            return min(max(LATE_SECONDS - late, _LOOK_SECONDS), BEAT_SECONDS + LATE_SECONDS)
         began = beat.stalled_since < beat.due
         since = beat.due if began else beat.stalled_since
         beat.stalled_since = now
         frame = threads().get(beat.ident)
-        if frame is None or (frame.f_code.co_filename.endswith(_SELECTS[0]) and frame.f_code.co_name == _SELECTS[1]):
-            return
-        key: Key = key_of(frame)
-        self.found.add(key, (), int(began), int((now - since) * 1e9))
+        if frame is not None and (PurePath(frame.f_code.co_filename).name, frame.f_code.co_name) != _SELECT:
+            self.found.add(key_of(frame), (), int(began), int((now - since) * 1e9))
+        return _LOOK_SECONDS

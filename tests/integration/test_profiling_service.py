@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -217,6 +218,43 @@ def test_the_command_line_has_every_kind(tmp_path: Path) -> None:
         assert "cannot be seen from outside" in run("heap", "--pid", str(process.pid), code=2)
         assert "cannot look at process" in run("cpu", "--pid", str(2**22 - 1), "--seconds", "1", code=1)
     assert "Cannot fetch a profile" in run("cpu", "--url", url, "--seconds", "1", code=1)
+
+
+class _Pyroscope(BaseHTTPRequestHandler):
+    """A server that takes what is pushed and keeps the addresses it came to."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        _PUSHED.append((self.path, self.headers.get("authorization", "")))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        """Nothing is worth a line."""
+
+
+_PUSHED: list[tuple[str, str]] = []
+
+
+@pytest.mark.system
+def test_profiles_are_pushed_to_pyroscope(tmp_path: Path) -> None:
+    """Within its ten seconds, with the password of the address; the process ends as quickly as ever while the server is gone."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Pyroscope)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        address = f"http://me:{TOKEN}@127.0.0.1:{server.server_address[1]}"
+        with _service(tmp_path, SAGE_PROFILING_SERVER=address, OTEL_SERVICE_NAME="shop") as (process, _):
+            wait_until(lambda: bool(_PUSHED), seconds=30, says=lambda: process.tail(20))
+            server.shutdown()
+            server.server_close()
+            assert TOKEN not in process.log.read_text()
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert _PUSHED[0][1].startswith("Basic ")
 
 
 def test_the_agents_workers_are_asked_on_one_port_which_outlives_each(tmp_path: Path) -> None:

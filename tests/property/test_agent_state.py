@@ -114,7 +114,7 @@ class Promises(RuleBasedStateMachine):
         if claimed:
             self.nonces[scope, nonce] = self.now + seconds
 
-    @rule(names=st.lists(_NAMES, min_size=1, max_size=3, unique=True), usd=_MONEY, seconds=_SECONDS)
+    @rule(names=st.lists(_NAMES, min_size=1, max_size=3, unique=True), usd=_MONEY, seconds=st.floats(1.0, 90.0))
     def reserve(self, names: list[str], usd: float, seconds: float) -> None:
         """Money is set aside in all budgets or in none, exactly where all have it."""
         self.calls += 1
@@ -130,10 +130,10 @@ class Promises(RuleBasedStateMachine):
                 self.periods[name] = (until, before + usd)
             self.reserved[call] = (usd, self.now + seconds, [(name, until) for name, (until, _) in spent.items()])
 
-    @rule(which=st.integers(0, 20), usd=_MONEY)
-    def settle(self, which: int, usd: float) -> None:
+    @rule(back=st.integers(-1, 4), usd=_MONEY)
+    def settle(self, back: int, usd: float) -> None:
         """The price replaces what was set aside, once, in the period it was set aside in, unless that took too long."""
-        call = f"call {which}"
+        call = f"call {self.calls - back}"
         self.run(self.state.budgets.settle(call, usd))
         self.run(self.state.budgets.settle(call, usd))
         if call not in self.reserved:

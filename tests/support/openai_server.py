@@ -50,7 +50,7 @@ class FakeOpenAI:
         question = json.loads(await reader.readexactly(int(headers["content-length"])))
         self.asked.append(question)
         self.headers.append({**headers, ":line": head[0]})
-        prompt = question["messages"][0]["content"]
+        prompt = question["messages"][-1]["content"]
         if prompt == "slow":
             await self._wait_until_left(reader)
             return False

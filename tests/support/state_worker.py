@@ -14,7 +14,7 @@ from sage_agent.state.sqlite import sqlite_state
 
 RATE = Rate(per_second=0.001, burst=500)
 BUDGET = Budget("shared", 300.0, 3600.0)
-NONCES = 2000
+NONCES = 1000
 
 
 def open_state(kind: str, place: str) -> State:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sage_agent import config
 from sage_obs import semconv, testing
 from sage_obs.privacy.content import LEVELS
 from sage_obs.profiling.pages import PROFILES
@@ -68,3 +69,12 @@ def test_the_reference_has_every_attribute(name: str) -> None:
     assert f"`{name}`" in page
     if name in semconv.OLDER:
         assert re.search(rf"\| `{re.escape(name)}` \| `{re.escape(semconv.OLDER[name])}`", page)
+
+
+def test_the_page_on_agents_calling_agents_shows_settings_that_can_be_served_with(tmp_path: Path) -> None:
+    """Its YAML is read, and lets in whom it says."""
+    file = tmp_path / "config.yaml"
+    file.write_text(_page("agent-to-agent").partition("```yaml\n")[2].partition("```")[0])
+    did = config.load(file=file, environ={}).did
+    assert (did.mode, [caller.role.name for caller in did.callers]) == ("required", ["OPERATOR", "OPERATOR"])
+    assert did.callers[1].matches("did:web:agents.example:clerk")

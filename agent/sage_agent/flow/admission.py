@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import deque
+from typing import Final
 
 from sage_agent.problems import QueueFullError
 from sage_agent.within import Within, running_loop
 
+_SMOOTHING: Final = 0.1
+"""The weight of the last departure in how often somebody leaves."""
+
 
 class Gate:
-    """Lets `size` holders in; others wait in order of arrival, at most `queue` of them (None: any number). It belongs to one loop."""
+    """Lets `size` holders in; others wait in order of arrival, at most `queue` of them (None: any number). It belongs to one loop.
 
-    def __init__(self, size: int, *, queue: int | None = None) -> None:
+    Nobody begins to wait who would wait longer than `patience` seconds, as far as the last departures tell: they are told at once,
+    while what waits already is served in time. A queue that is only bounded in length keeps everybody waiting for all of it.
+    """
+
+    def __init__(self, size: int, *, queue: int | None = None, patience: float = math.inf) -> None:
         self.size = size
         self.queue = queue
+        self._patience = patience
+        self._apart = 0.0
+        """Seconds between departures while somebody waits."""
+        self._left = 0.0
         self._free = size
         self._waiting: deque[asyncio.Future[None]] = deque()
 
@@ -40,9 +53,13 @@ class Gate:
         """Come in, or wait until `deadline` (the event loop's time). Raises QueueFullError at once, TimeoutError at the deadline."""
         if self.enter():
             return
-        if self.queue is not None and len(self._waiting) >= self.queue:
-            raise QueueFullError
-        turn = running_loop().create_future()
+        loop = running_loop()
+        expected = (len(self._waiting) + 1) * self._apart
+        if self.queue is not None and (len(self._waiting) >= self.queue or expected > self._patience):
+            raise QueueFullError(expected)
+        if not self._waiting:
+            self._left = loop.time()
+        turn = loop.create_future()
         self._waiting.append(turn)
         try:
             with Within(deadline):
@@ -57,6 +74,10 @@ class Gate:
 
     def release(self) -> None:
         """Leave; whoever waited longest comes in."""
+        if self._waiting:
+            now = running_loop().time()
+            self._apart += _SMOOTHING * (now - self._left - self._apart)
+            self._left = now
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():

@@ -44,11 +44,12 @@ class BudgetsConfig:
 
 @dataclass(frozen=True, slots=True)
 class ConcurrencyConfig:
-    """How many model calls run at once, how many requests are served at once, and how many more may wait."""
+    """How many model calls run at once, how many requests are served at once, and how many more may wait, for how many seconds."""
 
     worker_pool_size: int
     max_concurrent: int
     queue_size: int
+    queue_max_wait: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)

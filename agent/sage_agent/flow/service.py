@@ -63,8 +63,8 @@ class Service:
         self, calls: ModelCalls, bounds: ConcurrencyConfig, *, asking: Asking, memory: Memory | None = None, agent: str = ""
     ) -> None:
         memory = memory or Memory()
-        self.slots = Gate(bounds.max_concurrent, queue=bounds.queue_size)
-        self.workers = Gate(bounds.worker_pool_size)
+        self.slots = Gate(bounds.max_concurrent, queue=bounds.queue_size, patience=bounds.queue_max_wait)
+        self.workers = Gate(bounds.worker_pool_size, queue=bounds.max_concurrent, patience=bounds.queue_max_wait)
         self._calls = calls
         self._asking = asking
         self._conversations = memory.conversations

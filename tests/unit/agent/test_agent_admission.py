@@ -78,3 +78,41 @@ def test_cancelled_waiters_take_no_place() -> None:
         await asyncio.wait_for(gate.acquire(deadline=_soon()), 1.0)
 
     asyncio.run(scenario())
+
+
+def test_nobody_begins_to_wait_who_would_wait_too_long() -> None:
+    """Once departures are known to be a second apart, a third in the queue with two seconds' patience is told at once, and how long."""
+
+    async def scenario() -> tuple[int, int | None]:
+        gate = Gate(1, queue=100, patience=2.0)
+        loop = asyncio.get_running_loop()
+        gate._apart = 1.0
+        await gate.acquire(deadline=_soon())
+        waiting = [asyncio.ensure_future(gate.acquire(deadline=_soon())) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFullError) as refused:
+            await gate.acquire(deadline=loop.time() + 5.0)
+        for _ in range(3):
+            gate.release()
+            await asyncio.sleep(0)
+        await asyncio.gather(*waiting)
+        return gate.inside, refused.value.retry_after
+
+    assert asyncio.run(scenario()) == (0, 3)
+
+
+def test_a_burst_is_let_wait_while_nothing_is_known() -> None:
+    """The first to come may fill the queue."""
+
+    async def scenario() -> int:
+        gate = Gate(1, queue=100, patience=0.001)
+        await gate.acquire(deadline=_soon())
+        waiting = [asyncio.ensure_future(gate.acquire(deadline=_soon())) for _ in range(50)]
+        await asyncio.sleep(0)
+        count = gate.waiting
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        return count
+
+    assert asyncio.run(scenario()) == 50

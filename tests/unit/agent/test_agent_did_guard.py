@@ -210,9 +210,16 @@ def test_who_is_not_on_the_list_is_refused_before_anything_is_looked_up() -> Non
     listed = (DidCaller("did:web:agents.example:*", "", Role.OPERATOR),)
     with pytest.raises(Problem):
         asyncio.run(ask(guard(callers=listed, resolver=Never()), signed(_SIGNER)))
-    both = (DidCaller(_SIGNER.did, "globex", Role.VIEWER), DidCaller("*", "", Role.OPERATOR))
+    both = (DidCaller(_SIGNER.did, "globex", Role.ADMIN), DidCaller("*", "", Role.OPERATOR))
     caller = asyncio.run(ask(guard(callers=both), signed(_SIGNER)))
-    assert (caller.tenant, caller.role) == ("globex", Role.VIEWER)
+    assert (caller.tenant, caller.role) == ("globex", Role.ADMIN)
+
+
+def test_a_caller_that_may_only_look_sends_no_messages() -> None:
+    """It is known, and may not: 403."""
+    with pytest.raises(Problem) as raised:
+        asyncio.run(ask(guard(callers=(DidCaller("*", "", Role.VIEWER),)), signed(_SIGNER)))
+    assert raised.value.status == 403
 
 
 def test_where_signatures_are_optional_others_come_in_as_they_are_and_bad_ones_do_not() -> None:

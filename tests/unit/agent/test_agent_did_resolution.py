@@ -144,20 +144,7 @@ def test_where_a_did_webs_document_is(did: str, where: Location) -> None:
     assert locate(did) == where
 
 
-@pytest.mark.parametrize(
-    "did",
-    [
-        "did:web:",
-        "did:web:a b",
-        "did:web:a%2Fb",
-        "did:web:a:..",
-        "did:web:a:%2e%2e",
-        "did:web:a%3A0",
-        "did:web:a%3A99999",
-        "did:web:u%40h",
-        "did:web:a::b",
-    ],
-)
+@pytest.mark.parametrize("rest", ["", "a b", "a%2Fb", "a:..", "a:%2e%2e", "a%3A0", "a%3A99999", "u%40h", "a::b"])
 def test_a_did_web_that_could_lead_elsewhere_is_refused(rest: str) -> None:
     """No path, user, port or climbing that the method does not allow."""
     with pytest.raises(UnresolvableError):

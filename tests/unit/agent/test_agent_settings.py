@@ -139,6 +139,7 @@ ROWS: Final[Mapping[str, Row]] = {
     "observability.profiling.server": _same("http://pyroscope:4040", "layer.profiling_server"),
     "performance.concurrency.worker_pool_size": _same(3, "concurrency.worker_pool_size"),
     "performance.concurrency.max_concurrent": _same(4, "concurrency.max_concurrent"),
+    "performance.concurrency.max_wait": Row("300ms", _at("concurrency.queue_max_wait"), 0.3),
     "performance.concurrency.queue_size": _same(5, "concurrency.queue_size"),
     "sessions.max_turns": _same(6, "flow.sessions.max_turns"),
     "sessions.max_chars": _same(100, "flow.sessions.max_chars"),
