@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sage_obs.genai.waits import waiting
     from sage_obs.lifecycle import Handle, flush, instrument, instrument_app, uninstrument
     from sage_obs.metrics.active import observe, series
+    from sage_obs.tracing.active import sampling
     from sage_obs.tracing.ambient import context
     from sage_obs.tracing.context import CurrentRequest, current, record_error
 
@@ -34,6 +35,7 @@ _HOMES: Final = {
     "llm_call": "sage_obs.genai.calls",
     "observe": "sage_obs.metrics.active",
     "record_error": "sage_obs.tracing.context",
+    "sampling": "sage_obs.tracing.active",
     "series": "sage_obs.metrics.active",
     "tool": "sage_obs.genai.tools",
     "uninstrument": "sage_obs.lifecycle",
@@ -55,6 +57,7 @@ __all__ = [
     "llm_call",
     "observe",
     "record_error",
+    "sampling",
     "series",
     "tool",
     "uninstrument",

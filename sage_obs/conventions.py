@@ -255,6 +255,7 @@ CACHE_REQUESTS = Metric("sage_agent_cache_requests_total", "counter", "Questions
 RATE_LIMIT_DECISIONS = Metric(
     "sage_agent_rate_limit_decisions_total", "counter", "Decisions about callers' rates, by what the limit is on.", ("scope", "decision")
 )
+AUDIT_RECORDS = Metric("sage_agent_audit_records_total", "counter", "Records for the audit log, `written` and `lost`.", ("outcome",))
 BUDGET_USED = Metric(
     "sage_agent_budget_used_ratio",
     "gauge",
@@ -381,6 +382,7 @@ AGENT_METRICS: Final = (
     WORKERS_BUSY,
     CACHE_REQUESTS,
     RATE_LIMIT_DECISIONS,
+    AUDIT_RECORDS,
     BUDGET_USED,
     STORAGE_DURATION,
     STORAGE_CONNECTIONS,

@@ -7,11 +7,14 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sage_obs.cli import entry
+
+if TYPE_CHECKING:
+    from sage_agent.config import AgentConfig
 
 _CONFIG = click.option("--config", "file", type=click.Path(path_type=Path), help="A YAML file; without it ./config.yaml, if there is one.")
 
@@ -98,7 +101,9 @@ def export(file: Path | None, user: str, tenant: str) -> None:
     from sage_agent import config, rights
 
     loaded = config.load(file=file, environ=os.environ)
-    for conversation in asyncio.run(rights.export(loaded.state, tenant=tenant, user=user)):
+    found = asyncio.run(rights.export(loaded.state, tenant=tenant, user=user))
+    _note(loaded, "exported", user, tenant, len(found))
+    for conversation in found:
         _print_json(conversation)
 
 
@@ -117,7 +122,50 @@ def erase(file: Path | None, user: str, tenant: str, *, yes: bool) -> None:
             f"Forget every conversation of {user}{f' of {tenant}' if tenant else ''} in {loaded.state.kind}?", abort=True, err=True
         )
     count = asyncio.run(rights.erase(loaded.state, tenant=tenant, user=user))
+    _note(loaded, "erased", user, tenant, count)
     _print_json({"erased": count, "tenant": tenant, "user": user})
+
+
+def _note(loaded: AgentConfig, outcome: str, user: str, tenant: str, count: int) -> None:
+    from sage_agent.security.audit import note_once
+
+    facts = {"actor": f"uid {os.getuid()}", "user": user, "tenant": tenant, "count": str(count)}
+    note_once(loaded.security.audit, "conversations", outcome, **facts)
+
+
+@group.group("audit")
+def audit_group() -> None:
+    """The audit log: who did what."""
+
+
+@audit_group.command()
+@click.argument("log", type=click.Path(path_type=Path))
+@_CONFIG
+@click.option("--expect", multiple=True, metavar="SEQ:SHA256", help="A record that was noted elsewhere and must be there.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def verify(log: Path, file: Path | None, expect: tuple[str, ...], *, as_json: bool) -> None:
+    """Say whether any record of the file LOG, and of its parts set aside, was changed, removed or reordered; exit 1 if so.
+
+    The key is security.audit.key, as for `serve`. Without one, whoever can write to the folder can make a new chain that is right.
+    """
+    from sage_agent import config
+    from sage_agent.security import audit_file
+    from sage_agent.security.audit_chain import parse_expected
+
+    key = config.load(file=file, environ={"SAGE_AUDIT_PATH": str(log), **os.environ}).settings["security.audit.key"].value
+    verdict = audit_file.verify(log, key=key.encode(), expected=[parse_expected(one) for one in expect])
+    if as_json:
+        end = {"record": verdict.head.seq, "sha256": verdict.head.sha256}
+        _print_json({"lines": verdict.lines, "begins": verdict.begins, "sealed": verdict.sealed, "problems": verdict.problems, **end})
+    else:
+        for problem in verdict.problems:
+            click.echo(problem)
+        click.echo(
+            f"{verdict.lines} lines, records {verdict.begins} to {verdict.head.seq}; the end is {verdict.head.seq}:{verdict.head.sha256}"
+        )
+        if not verdict.sealed:
+            click.echo("No key was given: only the chain was followed.", err=True)
+    sys.exit(1 if verdict.problems else 0)
 
 
 @group.group("keys")

@@ -29,6 +29,8 @@ from sage_agent.llm.providers.select import wire_name
 from sage_agent.llm.retries import Retries
 from sage_agent.llm.targets import open_targets
 from sage_agent.rotation import Rotation
+from sage_agent.security import admin
+from sage_agent.security.audit import NoAudit, open_audit, record_start
 from sage_agent.security.build import build_doors
 from sage_agent.server.connections import Application
 from sage_agent.server.hooks import Hooks
@@ -40,6 +42,7 @@ from sage_agent.state.base import State, StateError
 from sage_agent.state.open import keep_counting, make_state
 from sage_agent.web.app import App, operation
 from sage_agent.web.guard import Guard
+from sage_agent.web.wire import Scope
 from sage_obs.conventions import CERTIFICATE_EXPIRY
 from sage_obs.errors import SageObsError, UnavailableError
 from sage_obs.settings import OPTIONS, Settings
@@ -86,22 +89,29 @@ class Parts:
     def __init__(self, config: AgentConfig, state: State, calls: ModelCalls, memory: Memory) -> None:
         self.calls = calls
         self.state = state
+        self._config = config
         self._agent = config.layer.agent_id
         self._memory = memory
         self._service = Service(calls, config.concurrency, asking=_asking(config.flow), memory=memory, agent=self._agent)
         self._rotation = Rotation(config, self.renew)
         self._tasks: list[asyncio.Task[None]] = []
-        self._doors = build_doors(config.security, config.did, state)
+        self._audit = open_audit(config.security.audit)
+        self._record = self._audit or NoAudit()
+        self._doors = build_doors(config.security, config.did, state, self._audit)
         guard = self._doors.guard
         self._a2a = mount_a2a(config, self._service, state, guard)
         lean = sage_obs.instrument_app(App(self._service, config.server, guard), operation=operation, protocol=config.protocol)
-        self.app = lean if self._a2a is None else a2a.beside(lean, _measured(self._a2a))
+        app = lean if self._a2a is None else a2a.beside(lean, _measured(self._a2a))
+        self._admin = self._make_admin(config)
+        self.app = app if self._admin is None else admin.beside(app, _measured(self._admin, self._admin.operation, config.protocol))
 
     def expose(self) -> None:
         """Put what can be counted on /metrics, once there is one."""
         self.calls.expose()
         report(self._service, self._agent)
         self._doors.expose()
+        if self._audit is not None:
+            self._audit.expose()
         if self._memory.answers is not None:
             answers.expose()
         if self._memory.spending is not None:
@@ -111,6 +121,10 @@ class Parts:
         """Go on with the secrets that the configuration has by now; nothing else of it counts."""
         self.calls.renew(config.llm)
         self._doors.renew(config.security)
+        if self._admin is not None:
+            self._admin.renew(config.security.admin)
+        for secret in config.secrets:
+            self._record.record("secret", "renewed", setting=secret.name, place=secret.place)
         if config.state.url:
             self.state.store.renew(config.state.url)
 
@@ -122,6 +136,7 @@ class Parts:
             hint = "Start it or correct storage.*; SAGE_STORAGE_TYPE=memory keeps nothing."
             raise UnavailableError(f"Where state is kept cannot be used: {exc.message}", hint=hint) from exc
         await self._doors.open()
+        self._note_start()
         forever = (keep_reporting(self._service, self._agent), keep_counting(self.state.store), self._rotation.run())
         self._tasks = [asyncio.create_task(one) for one in forever]
 
@@ -136,6 +151,32 @@ class Parts:
             await self._memory.spending.close()
         await self.calls.close()
         await self.state.store.close()
+        self._record.record("agent", "stopped")
+        if self._audit is not None:
+            await self._audit.close()
+
+    def _note_start(self) -> None:
+        config = self._config
+        if self._audit is not None:
+            changed = {path: (value.shown(), value.source) for path, value in config.settings.items() if value.source != "default"}
+            record_start(self._audit, changed, [(secret.name, secret.place) for secret in config.secrets])
+
+    def _make_admin(self, config: AgentConfig) -> admin.Admin | None:
+        if config.security.admin is None:
+            return None
+        levers = admin.Levers(lambda: self._facts(config), self.state.cache.clear)
+        return admin.Admin(config.security.admin, self._doors.admin, self._record, levers, proxies=config.security.proxies)
+
+    def _facts(self, config: AgentConfig) -> dict[str, object]:
+        return {
+            "agent": self._agent,
+            "version": importlib.metadata.version("sage-obs"),
+            "models": [f"{one.provider} {one.model}" for one in config.llm.targets],
+            "storage": config.state.kind,
+            "tls": config.server.tls is not None,
+            "callers_identified": config.security.identifies,
+            "audit": config.security.audit is not None,
+        }
 
 
 def mount_a2a(config: AgentConfig, service: Service, state: State, guard: Guard) -> a2a.Mount | None:
@@ -152,8 +193,8 @@ def mount_a2a(config: AgentConfig, service: Service, state: State, guard: Guard)
     return a2a.Mount(load)
 
 
-def _measured(mounted: a2a.Mount) -> a2a.Asgi:
-    return sage_obs.instrument_app(mounted, operation=a2a_operation, protocol="a2a")
+def _measured(mounted: a2a.Asgi, operation: Callable[[Scope], str] = a2a_operation, protocol: str = "a2a") -> a2a.Asgi:
+    return sage_obs.instrument_app(mounted, operation=operation, protocol=protocol)
 
 
 def build(config: AgentConfig, state: State) -> Parts:

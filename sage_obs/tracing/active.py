@@ -82,6 +82,15 @@ class Tracing:
         self._propagate = propagate
         self.spans = spans
 
+    @property
+    def ratio(self) -> float:
+        """The share of new traces that are recorded."""
+        return self._ratio
+
+    def tune(self, ratio: float) -> None:
+        """Record this share of new traces from now on."""
+        self._ratio = ratio
+
     def sampled(self, parent: Parent | None) -> bool:
         """Whether to record: as the caller decided, else by the ratio."""
         return chance() < self._ratio if parent is None else parent.sampled
@@ -163,3 +172,15 @@ def tracing() -> Tracing:
 def use(new: Tracing) -> None:
     """Trace with this from now on."""
     _active.tracing = new
+
+
+def sampling(rate: float | None = None) -> float:
+    """The share of new traces that are recorded, from 0 to 1; with a `rate` this one, until instrument() is called again.
+
+    Where no endpoint is set there are no spans to send, whatever the rate. Raises ValueError for a rate that is no such share.
+    """
+    if rate is not None:
+        if not 0.0 <= rate <= 1.0:
+            raise ValueError("a sampling rate is from 0 to 1")
+        _active.tracing.tune(rate)
+    return _active.tracing.ratio

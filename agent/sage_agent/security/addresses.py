@@ -9,24 +9,32 @@ from sage_agent.security.options import Network
 
 
 def client_address(peer: str, forwarded: str, proxies: Sequence[Network]) -> str:
+    """Where a request comes from, as what limits are on: an IPv6 address as its network, which one household has."""
+    return _shared_by_one(origin(peer, forwarded, proxies))
+
+
+def origin(peer: str, forwarded: str, proxies: Sequence[Network]) -> str:
     """The first address, from the right of `X-Forwarded-For`, that is no trusted proxy's; the peer's where the peer is none.
 
     What stands further left was written by whoever wanted to.
     """
     address = peer
     for said in reversed([peer_said.strip() for peer_said in forwarded.split(",")] if forwarded else []):
-        if not _among(address, proxies) or not _is_address(said):
+        if not among(address, proxies) or not _is_address(said):
             break
         address = said
-    return _shared_by_one(address)
+    return address
 
 
-def _among(address: str, proxies: Sequence[Network]) -> bool:
+def among(address: str, networks: Sequence[Network]) -> bool:
+    """Whether an address is in one of the networks."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:
         return False
-    return any(found.version == network.version and found in network for network in proxies)
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped
+    return any(found.version == network.version and found in network for network in networks)
 
 
 def _is_address(text: str) -> bool:

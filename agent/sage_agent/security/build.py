@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from sage_agent.callers import Role
 from sage_agent.security.api_keys import ApiKeys
+from sage_agent.security.audit import AuditLog
+from sage_agent.security.audit_guard import AuditGuard
 from sage_agent.security.certificates import Certificates
 from sage_agent.security.config import SecurityConfig
 from sage_agent.security.did_config import DidConfig
@@ -31,8 +34,19 @@ class Closed(Protocol):
 class Doors:
     """What stands between callers and the routes."""
 
-    def __init__(self, guard: Guard, *, rates: RateGuard | None, tokens: Opened | None, keys: ApiKeys | None, did: Closed | None) -> None:
+    def __init__(
+        self,
+        guard: Guard,
+        admin: Guard | None,
+        *,
+        rates: RateGuard | None,
+        tokens: Opened | None,
+        keys: ApiKeys | None,
+        did: Closed | None,
+    ) -> None:
+        """`admin` knows those with a role by the same credentials, viewers too; None where nobody is known."""
         self.guard = guard
+        self.admin = admin
         self._rates = rates
         self._tokens = tokens
         self._keys = keys
@@ -59,21 +73,28 @@ class Doors:
             await self._did.close()
 
 
-def build_doors(config: SecurityConfig, did: DidConfig, state: State) -> Doors:
-    """Put the guards together: signatures before credentials, and how often before both. Raises SageObsError."""
+def build_doors(config: SecurityConfig, did: DidConfig, state: State, audit: AuditLog | None) -> Doors:
+    """Put the guards together: signatures before credentials, how often before both; refusals are noted. Raises SageObsError."""
     tokens = None
     if config.jwt is not None:
         from sage_agent.security.tokens import Tokens
 
         tokens = Tokens(config.jwt)
     guard: Guard = OpenGuard()
+    admin: Guard | None = None
     keys = None
     if config.identifies:
         keys = ApiKeys(config.api_keys, config.api_keys_file) if config.api_keys or config.api_keys_file else None
-        guard = CallerGuard(Identification(Certificates(config.allow) if config.allow else None, tokens, keys))
+        known = Identification(Certificates(config.allow) if config.allow else None, tokens, keys)
+        guard, admin = CallerGuard(known), CallerGuard(known, needed=Role.VIEWER)
     signed = open_did(did, state.nonces, guard)
     guard = signed or guard
     rates = None
     if config.rate is not None:
         guard = rates = RateGuard(guard, state.limits, config.rate, proxies=config.proxies, refuse_blind=config.refuse_blind)
-    return Doors(guard, rates=rates, tokens=tokens, keys=keys, did=signed)
+        if admin is not None:
+            admin = RateGuard(admin, state.limits, config.rate, proxies=config.proxies, refuse_blind=config.refuse_blind)
+    if audit is not None:
+        guard = AuditGuard(guard, audit)
+        admin = None if admin is None else AuditGuard(admin, audit)
+    return Doors(guard, admin, rates=rates, tokens=tokens, keys=keys, did=signed)

@@ -9,7 +9,10 @@ from sage_agent.callers import Caller, Role
 
 
 class Certificates:
-    """Knows callers whose certificate bears a name that is allowed: `dns:NAME` or `uri:URI`, exactly, or by its beginning before a `*`."""
+    """Knows callers whose certificate bears a name that is allowed: `dns:NAME` or `uri:URI`.
+
+    `dns:*.example.com` allows names with one more label, `uri:spiffe://example.com/*` everything below a path.
+    """
 
     def __init__(self, allow: Sequence[str]) -> None:
         self._allow = tuple(allow)
@@ -22,9 +25,18 @@ class Certificates:
     def _look(self, certificate: bytes) -> Caller | None:
         for name in _names(certificate):
             for allowed in self._allow:
-                if name == allowed or (allowed.endswith("*") and name.startswith(allowed[:-1])):
+                if _is(name, allowed):
                     return Caller(name, "", Role.OPERATOR, "mtls")
         return None
+
+
+def _is(name: str, allowed: str) -> bool:
+    if allowed.endswith("/*"):
+        return name.startswith(allowed[:-1])
+    if allowed.startswith("dns:*."):
+        label, _, rest = name.removeprefix("dns:").partition(".")
+        return name.startswith("dns:") and bool(label) and rest == allowed.removeprefix("dns:*.")
+    return name == allowed
 
 
 def _names(certificate: bytes) -> list[str]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sage_agent.security.options import KeyEntry, Network
 from sage_agent.state.base import Rate
 from sage_obs.errors import ConfigError
+
+_ALLOWED: Final = re.compile(r"dns:(\*\.)?[A-Za-z0-9._-]+|uri:[a-z][a-z0-9+.-]*:(//[^/*\s]+)?[^*\s]*[^*/\s](/\*)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,24 @@ class JwtConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditConfig:
+    """Where the audit log is, what its records are sealed with, and of how many parts of how many bytes it consists."""
+
+    path: Path
+    key: str = field(repr=False)
+    max_bytes: int
+    keep: int
+
+
+@dataclass(frozen=True, slots=True)
+class AdminConfig:
+    """From where the running agent may be changed; `token` is one way to prove that one may, "" for none."""
+
+    token: str = field(repr=False)
+    networks: tuple[Network, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SecurityConfig:
     """All of it. `rate` is None where nobody is limited; `refuse_blind` is what happens while limits cannot be asked."""
 
@@ -36,6 +57,8 @@ class SecurityConfig:
     refuse_blind: bool
     proxies: tuple[Network, ...]
     allow: tuple[str, ...]
+    audit: AuditConfig | None
+    admin: AdminConfig | None
 
     @property
     def identifies(self) -> bool:
@@ -48,7 +71,7 @@ def read_security(plain: Mapping[str, Any]) -> SecurityConfig:
     rate = None
     if plain["rate_per_second"]:
         rate = Rate(plain["rate_per_second"], plain["rate_burst"] or max(1, round(2 * plain["rate_per_second"])))
-    return SecurityConfig(
+    found = SecurityConfig(
         api_keys=plain["api_keys"],
         api_keys_file=Path(plain["api_keys_file"]) if plain["api_keys_file"] else None,
         jwt=_jwt(plain),
@@ -56,7 +79,23 @@ def read_security(plain: Mapping[str, Any]) -> SecurityConfig:
         refuse_blind=plain["rate_on_error"] == "refuse",
         proxies=plain["trusted_proxies"],
         allow=_allowed(plain["tls_allow"]),
+        audit=_audit(plain),
+        admin=AdminConfig(plain["admin_token"], plain["admin_networks"]) if plain["admin_enabled"] else None,
     )
+    if found.admin is not None and not found.admin.token and not found.identifies:
+        raise ConfigError(
+            "security.admin.enabled is true, and nobody can prove that they are an admin.",
+            hint="Set security.admin.token, or have callers identified and give one the role admin.",
+        )
+    return found
+
+
+def _audit(plain: Mapping[str, Any]) -> AuditConfig | None:
+    if not plain["audit_path"]:
+        if plain["audit_key"]:
+            raise ConfigError("security.audit.key has nothing to seal.", hint="Set security.audit.path, too.")
+        return None
+    return AuditConfig(Path(plain["audit_path"]), plain["audit_key"], plain["audit_max_bytes"], plain["audit_keep"])
 
 
 def _jwt(plain: Mapping[str, Any]) -> JwtConfig | None:
@@ -78,7 +117,11 @@ def _jwt(plain: Mapping[str, Any]) -> JwtConfig | None:
 
 
 def _allowed(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names as they are compared. Raises ConfigError for those that allow nobody, or more than they seem to."""
     for name in names:
-        if not name.startswith(("dns:", "uri:")) or name.removesuffix("*") in {"dns:", "uri:"}:
-            raise ConfigError(f"server.tls.allow has {name!r}, which names nobody.", hint="Write dns:NAME or uri:URI, either ending in *.")
-    return names
+        if not _ALLOWED.fullmatch(name):
+            raise ConfigError(
+                f"server.tls.allow has {name!r}, which is no name that can be allowed.",
+                hint="Write dns:NAME, dns:*.NAME, uri:URI, or uri:URI/* for all below it.",
+            )
+    return tuple(name.lower() if name.startswith("dns:") else name for name in names)

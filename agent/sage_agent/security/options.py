@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from sage_agent.callers import Role
 from sage_agent.security.fingerprints import fingerprint
-from sage_obs.settings import Option, parse_amount, parse_choice, parse_int, parse_seconds, parse_text
+from sage_obs.settings import Option, parse_amount, parse_bool, parse_choice, parse_int, parse_seconds, parse_text
 
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Signatures of tokens that are accepted: all of them by a private key, which is nowhere near this agent."""
@@ -94,6 +94,16 @@ def _digest(given: Mapping[str, Any], where: str) -> str:
     return sha256
 
 
+def parse_long_secret(value: object) -> str:
+    """Nothing, or a secret that cannot be guessed."""
+    text = parse_text(value)
+    if text and len(text) < _SHORTEST:
+        raise ValueError(f"expected at least {_SHORTEST} characters")
+    return text
+
+
+_LOOPBACK: Final = parse_networks("127.0.0.0/8,::1/128")
+
 SECURITY_OPTIONS: Final[Mapping[str, Option]] = {
     "api_keys": Option(
         "security.api_keys", ("SAGE_API_KEYS",), parse_api_keys, (), "who may ask: a list of {id, tenant, role, sha256 or key}", secret=True
@@ -129,7 +139,28 @@ SECURITY_OPTIONS: Final[Mapping[str, Option]] = {
         "server.trusted_proxies", ("SAGE_TRUSTED_PROXIES",), parse_networks, (), "whose X-Forwarded-For is believed: addresses, networks"
     ),
     "tls_allow": Option(
-        "server.tls.allow", ("SAGE_TLS_ALLOW",), parse_names, (), "names of client certificates: dns:NAME, uri:URI, either ending in *"
+        "server.tls.allow", ("SAGE_TLS_ALLOW",), parse_names, (), "names of client certificates: dns:NAME, dns:*.NAME, uri:URI, uri:URI/*"
+    ),
+    "audit_path": Option(
+        "security.audit.path", ("SAGE_AUDIT_PATH",), parse_text, "", "the audit log's file, such as /var/log/sage-agent/audit.jsonl"
+    ),
+    "audit_key": Option(
+        "security.audit.key", ("SAGE_AUDIT_KEY",), parse_long_secret, "", "what its records are sealed with (HMAC-SHA256)", secret=True
+    ),
+    "audit_max_bytes": Option(
+        "security.audit.max_bytes",
+        ("SAGE_AUDIT_MAX_BYTES",),
+        parse_int(4096, 1 << 40),
+        64 * 1024 * 1024,
+        "at what size its file is set aside and another begun",
+    ),
+    "audit_keep": Option("security.audit.keep", ("SAGE_AUDIT_KEEP",), parse_int(1, 10_000), 20, "how many of those set aside are kept"),
+    "admin_enabled": Option("security.admin.enabled", ("SAGE_ADMIN_ENABLED",), parse_bool, False, "whether there is /admin/"),
+    "admin_token": Option(
+        "security.admin.token", ("SAGE_ADMIN_TOKEN",), parse_long_secret, "", "whoever has it may do all of that", secret=True
+    ),
+    "admin_networks": Option(
+        "security.admin.networks", ("SAGE_ADMIN_NETWORKS",), parse_networks, _LOOPBACK, "from where: addresses, networks"
     ),
 }
 """By argument name."""

@@ -11,14 +11,16 @@ from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from sage_agent.callers import Caller, Role
 from sage_agent.problems import Problem
 from sage_agent.security.addresses import client_address
 from sage_agent.security.api_keys import ApiKeys
-from sage_agent.security.config import JwtConfig
+from sage_agent.security.certificates import Certificates
+from sage_agent.security.config import JwtConfig, _allowed
 from sage_agent.security.fingerprints import fingerprint
 from sage_agent.security.guard import CallerGuard, Identification, RateGuard
 from sage_agent.security.options import KeyEntry, parse_api_keys
@@ -359,3 +361,49 @@ def test_a_store_that_is_lost_lets_callers_in_or_refuses_them(caplog: pytest.Log
 
     asyncio.run(main())
     assert [record.message for record in caplog.records] == ["rate limits cannot be asked"]
+
+
+def _certificate(*names: x509.GeneralName) -> bytes:
+    key, nobody = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    made = x509.CertificateBuilder(nobody, nobody, key.public_key(), 1, _NOW, _NOW + dt.timedelta(days=1))
+    return (
+        made.add_extension(x509.SubjectAlternativeName(names), critical=True)
+        .sign(key, hashes.SHA256())
+        .public_bytes(serialization.Encoding.DER)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed", "known"),
+    [
+        ("spiffe://prod.example/agent/a", "uri:spiffe://prod.example/agent/a", True),
+        ("spiffe://prod.example/agent/a", "uri:spiffe://prod.example/agent/*", True),
+        ("spiffe://prod.example/agent/a", "uri:spiffe://prod.example/*", True),
+        ("spiffe://prod.example.evil/agent/a", "uri:spiffe://prod.example/*", False),
+        ("spiffe://prod.example/agentry", "uri:spiffe://prod.example/agent/*", False),
+        ("spiffe://prod.example/agent/ab", "uri:spiffe://prod.example/agent/a", False),
+        ("a.example", "dns:a.example", True),
+        ("A.example", "dns:a.EXAMPLE", True),
+        ("a.example", "dns:*.example", True),
+        ("b.a.example", "dns:*.example", False),
+        ("a.example.evil", "dns:*.example", False),
+        ("a.example", "uri:a.example", False),
+    ],
+)
+def test_a_certificate_is_known_by_a_name_that_is_allowed(name: str, allowed: str, *, known: bool) -> None:
+    """Exactly, one label before a domain, or below a path; never by what merely begins alike."""
+    kind = x509.UniformResourceIdentifier if "://" in name else x509.DNSName
+    allow = _allowed((allowed,)) if allowed != "uri:a.example" else (allowed,)
+    caller = Certificates(allow).caller(_certificate(kind(name)))
+    assert (caller is not None) == known
+    if caller is not None:
+        assert (caller.id.partition(":")[2], caller.how) == (name if "://" in name else name.lower(), "mtls")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a", "dns:", "dns:*", "dns:a*", "dns:*.", "uri:", "uri:*", "uri:spiffe://a*", "uri:spiffe://*", "dns:a b"]
+)
+def test_names_that_allow_too_much_are_refused(name: str) -> None:
+    """A star stands for a label or for what is below a path, nothing else."""
+    with pytest.raises(ConfigError, match="allow"):
+        _allowed((name,))

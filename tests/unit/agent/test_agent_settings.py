@@ -53,6 +53,7 @@ _OPENAI: Final = {"llm.provider": "openai", "llm.model": "m", "llm.base_url": "h
 _REMOTE: Final = {"storage.type": "postgres"}
 _JWT: Final = {"security.jwt.issuer": "i", "security.jwt.audience": "a", "security.jwt.jwks": "/k"}
 _DID: Final = {"security.did.mode": "optional", "security.did.callers": [{"did": "*"}]}
+_AUDIT: Final = {"security.audit.path": "/a.jsonl"}
 _TLS: Final = {"server.tls.cert": "/c", "server.tls.key": "/k"}
 
 
@@ -161,6 +162,18 @@ ROWS: Final[Mapping[str, Row]] = {
     "security.rate_limit.per_second": Row(5, _at("security.rate.per_second"), 5.0),
     "security.rate_limit.burst": Row(9, _at("security.rate.burst"), 9, {"security.rate_limit.per_second": 1}),
     "security.rate_limit.on_error": Row("refuse", _at("security.refuse_blind"), True),
+    "security.audit.path": Row("/a.jsonl", _at("security.audit.path"), Path("/a.jsonl")),
+    "security.audit.key": Row(_KEY, _at("security.audit.key"), _KEY, _AUDIT),
+    "security.audit.max_bytes": Row(5000, _at("security.audit.max_bytes"), 5000, _AUDIT),
+    "security.audit.keep": Row(3, _at("security.audit.keep"), 3, _AUDIT),
+    "security.admin.enabled": Row(True, lambda loaded: loaded.security.admin is not None, True, {"security.admin.token": _KEY}),
+    "security.admin.token": Row(_KEY, _at("security.admin.token"), _KEY, {"security.admin.enabled": True}),
+    "security.admin.networks": Row(
+        ["10.0.0.0/8"],
+        lambda loaded: [str(one) for one in loaded.security.admin.networks] if loaded.security.admin else None,
+        ["10.0.0.0/8"],
+        {"security.admin.enabled": True, "security.admin.token": _KEY},
+    ),
     "server.trusted_proxies": Row(["10.0.0.0/8"], lambda loaded: [str(one) for one in loaded.security.proxies], ["10.0.0.0/8"]),
     "server.tls.allow": Row(["dns:a"], _at("security.allow"), ("dns:a",), {**_TLS, "server.tls.client_ca": "/ca"}),
     "server.tls.cert": _tls("cert", "/c2", Path("/c2")),

@@ -1,0 +1,186 @@
+"""`/admin/`: look at the running agent and change it, by those who may, from where they may, and written down."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import os
+import platform
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+import orjson
+
+import sage_obs
+from sage_agent.callers import Caller, Role
+from sage_agent.problems import invalid
+from sage_agent.security.addresses import among, origin
+from sage_agent.security.audit import Audit
+from sage_agent.security.config import AdminConfig
+from sage_agent.security.guard import forbidden, unauthorized
+from sage_agent.security.options import Network
+from sage_agent.web.failures import answer_failure
+from sage_agent.web.guard import Guard, said_also
+from sage_agent.web.wire import Receive, Scope, Send, check_media_type, head_of, read_body, send_json
+from sage_agent.within import running_loop
+
+PREFIX: Final = "/admin/"
+_LEVELS: Final = ("debug", "info", "warning", "error")
+_LONGEST_BODY: Final = 4096
+_BODY_SECONDS: Final = 10.0
+_BEARER: Final = b"bearer "
+Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Levers:
+    """What can be looked at and moved: facts about the agent, and how its caches are emptied."""
+
+    facts: Callable[[], Mapping[str, object]]
+    clear_cache: Callable[[], Awaitable[None]]
+
+
+class Admin:
+    """An ASGI application. Whoever has the token is an admin; others are who the guard says they are, with their role."""
+
+    def __init__(
+        self, config: AdminConfig, guard: Guard | None, audit: Audit, levers: Levers, *, proxies: tuple[Network, ...] = ()
+    ) -> None:
+        self._token = config.token.encode()
+        self._networks = config.networks
+        self._proxies = proxies
+        self._guard = guard
+        self._audit = audit
+        self._levers = levers
+        self._began = time.time()
+        self._routes: Mapping[tuple[str, str], tuple[Role, Callable[[Any], Awaitable[Mapping[str, object]]]]] = {
+            ("GET", "/admin/info"): (Role.VIEWER, self._info),
+            ("PUT", "/admin/log-level"): (Role.ADMIN, self._log_level),
+            ("PUT", "/admin/tracing"): (Role.ADMIN, self._tracing),
+            ("POST", "/admin/cache/clear"): (Role.ADMIN, self._clear_cache),
+            ("POST", "/admin/drain"): (Role.ADMIN, self._drain),
+        }
+
+    def renew(self, config: AdminConfig | None) -> None:
+        """The token is this one from now on."""
+        if config is not None:
+            self._token = config.token.encode()
+
+    def operation(self, scope: Scope) -> str:
+        """What request metrics call a request."""
+        known = (scope["method"], scope["path"]) in self._routes
+        return f"{scope['method']} {scope['path']}" if known else "unmatched"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        try:
+            await send_json(send, await self._serve(scope, receive), headers=said_also(scope))
+        except Exception as exc:  # noqa: BLE001 - the last resort: the caller gets JSON, the log the traceback
+            await answer_failure(send, exc, headers=said_also(scope))
+
+    async def _serve(self, scope: Scope, receive: Receive) -> Mapping[str, object]:
+        if not self._near(scope):
+            raise invalid("There is nothing at this path.", HTTPStatus.NOT_FOUND)
+        caller = await self._who(scope)
+        method, path = scope["method"], scope["path"]
+        route = self._routes.get((method, path))
+        if route is None:
+            raise invalid(f"There is no {method} here; there are {', '.join(' '.join(one) for one in self._routes)}.", HTTPStatus.NOT_FOUND)
+        needed, act = route
+        if caller.role < needed:
+            self._note(caller, scope, "not allowed")
+            raise forbidden(needed)
+        asked = await self._read(scope, receive)
+        try:
+            found = await act(asked)
+        except Exception:
+            self._note(caller, scope, "failed")
+            raise
+        self._note(caller, scope, "done", asked)
+        return {**found, "pid": os.getpid()}
+
+    def _near(self, scope: Scope) -> bool:
+        """Whether it comes from where it may; what a proxy nobody trusts passes on does not come from the proxy."""
+        peer, forwarded = scope.get("client"), head_of(scope).get(b"x-forwarded-for", b"").decode("latin-1")
+        address = str(peer[0]) if peer else ""
+        if forwarded and not among(address, self._proxies):
+            return False
+        return among(origin(address, forwarded, self._proxies), self._networks)
+
+    async def _who(self, scope: Scope) -> Caller:
+        said = head_of(scope).get(b"authorization", b"")
+        given = said[len(_BEARER) :].strip() if said[: len(_BEARER)].lower() == _BEARER else b""
+        if self._token and given and hmac.compare_digest(given, self._token):
+            return Caller("admin token", "", Role.ADMIN, "token")
+        if self._guard is None:
+            self._audit.refused("not proved", path=scope["path"], peer=str((scope.get("client") or ("",))[0]))
+            raise unauthorized()
+        return await self._guard.identify(scope)
+
+    async def _read(self, scope: Scope, receive: Receive) -> Any:
+        if scope["method"] != "PUT":
+            return None
+        head = head_of(scope)
+        check_media_type(head)
+        body = await read_body(head, receive, limit=_LONGEST_BODY, deadline=running_loop().time() + _BODY_SECONDS)
+        try:
+            asked = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            asked = None
+        if not isinstance(asked, dict) or len(asked) != 1:
+            raise invalid("Expected a JSON object with one member.")
+        return asked
+
+    def _note(self, caller: Caller, scope: Scope, outcome: str, asked: Any = None) -> None:
+        value = "" if asked is None else str(next(iter(asked.values())))
+        name = f"{caller.tenant}/{caller.id}" if caller.tenant else caller.id
+        path = scope["path"] if (scope["method"], scope["path"]) in self._routes else "unknown"
+        self._audit.record("admin", outcome, actor=name, how=caller.how, action=f"{scope['method']} {path}", value=value)
+
+    async def _info(self, asked: Any) -> Mapping[str, object]:
+        del asked
+        level = logging.getLevelName(logging.getLogger().level).lower()
+        return {
+            **self._levers.facts(),
+            "python": platform.python_version(),
+            "uptime_seconds": round(time.time() - self._began, 1),
+            "log_level": level,
+            "sampling_rate": sage_obs.sampling(),
+        }
+
+    async def _log_level(self, asked: Any) -> Mapping[str, object]:
+        level = asked.get("level")
+        if level not in _LEVELS:
+            raise invalid(f"`level` is one of {', '.join(_LEVELS)}.")
+        logging.getLogger().setLevel(level.upper())
+        return {"level": level}
+
+    async def _tracing(self, asked: Any) -> Mapping[str, object]:
+        rate = asked.get("sampling_rate")
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
+            raise invalid("`sampling_rate` is a number from 0 to 1.")
+        return {"sampling_rate": sage_obs.sampling(float(rate))}
+
+    async def _clear_cache(self, asked: Any) -> Mapping[str, object]:
+        del asked
+        await self._levers.clear_cache()
+        return {"cleared": True}
+
+    async def _drain(self, asked: Any) -> Mapping[str, object]:
+        """Once this answer is out: what SIGTERM does."""
+        del asked
+        running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGTERM)
+        return {"draining": True}
+
+
+def beside(app: Asgi, admin: Asgi) -> Asgi:
+    """`/admin/` for the one, everything else for the other; no coroutine stands in between."""
+
+    def serve(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        return (admin if scope.get("path", "").startswith(PREFIX) else app)(scope, receive, send)
+
+    return serve
