@@ -66,6 +66,8 @@ def _service(folder: Path, *arguments: str, **environ: str) -> Iterator[tuple[Pr
         yield process, f"127.0.0.1:{port}/debug/pprof/"
     finally:
         stop([process], grace=2)
+        with suppress(ProcessLookupError):  # the children that a service leaves: `spawn` has made it the leader of a group
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _commands(port: int, seconds: int) -> Iterator[list[str]]:
