@@ -16,9 +16,12 @@ import pytest
 import yaml
 
 from sage_agent.options import AGENT_OPTIONS
+from sage_agent.security.audit_file import verify
 from sage_agent.security.fingerprints import fingerprint
-from tests.support.agents import BODY, running_agent, wait_for_line
+from sage_obs.processes import stop
+from tests.support.agents import BODY, running_agent, start_agent, wait_for_line
 from tests.support.nginx import nginx
+from tests.support.ports import free_port
 
 _KEY = "sage_a_key_that_is_long_enough"
 _TOKEN = "a token of the administrators"  # noqa: S105 - a test's
@@ -106,6 +109,26 @@ def test_a_killed_agent_leaves_a_chain_that_goes_on(tmp_path: Path) -> None:
     found = _verify(tmp_path)
     assert found["problems"] == []
     assert [one["outcome"] for one in _records(tmp_path) if one["event"] == "agent"] == ["started", "started", "started", "stopped"]
+
+
+def test_workers_have_a_chain_each(tmp_path: Path) -> None:
+    """Two processes that are refusing callers at once write two files; both are right, and every refusal is in one of them."""
+    port = str(free_port())
+    environ = _environ(tmp_path, SAGE_SERVER_PORT=port, SAGE_METRICS_PORT=str(free_port()))
+    process = start_agent(tmp_path, environ=environ, arguments=("--workers", "2"))
+    try:
+        deadline = time.monotonic() + 30
+        while process.log.read_text().count('"agent listening"') < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        for _ in range(20):
+            assert httpx.post(f"http://127.0.0.1:{port}/v1/messages", json=BODY).status_code == httpx.codes.UNAUTHORIZED
+    finally:
+        stop([process], grace=10.0)
+    logs = [tmp_path / "audit" / name for name in ("audit.jsonl", "audit-2.jsonl")]
+    assert [verify(log, key=_SEAL.encode()).problems for log in logs] == [[], []]
+    records = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
+    assert sum(one["event"] == "auth" for one in records) == 20
+    assert len({one["pid"] for one in records}) == 2
 
 
 def test_admin_is_not_there_unless_it_is_wanted(tmp_path: Path) -> None:

@@ -57,3 +57,12 @@ def test_what_is_waited_for_is_no_overhead(*, waits: bool, least: float, most: f
     with testing.capture() as captured:
         asyncio.run(_served(work))
     assert least <= captured.value("sage_agent_request_overhead_seconds_sum") < most
+
+
+def test_the_sampling_rate_is_changed_while_a_process_runs() -> None:
+    """From then on, until tracing is set up anew; what is no share of anything is refused."""
+    with testing.capture():
+        assert sage_obs.sampling(0.25) == sage_obs.sampling() == 0.25
+        with pytest.raises(ValueError, match="from 0 to 1"):
+            sage_obs.sampling(1.5)
+        assert sage_obs.sampling() == 0.25

@@ -65,7 +65,7 @@ class AuditLog:
     def record(self, event: str, outcome: str, *, actor: str = "", **facts: str) -> None:
         """Have it written; where ten thousand wait already it is counted as lost."""
         request = sage_obs.current().request_id
-        shown = {name: value[:_LONGEST] for name, value in {"actor": actor, "request_id": request or "", **facts}.items() if value}
+        shown = {name: _text(value) for name, value in {"actor": actor, "request_id": request or "", **facts}.items() if value}
         try:
             self._queue.put_nowait({"time": now(), "event": event, "outcome": outcome, **shown, "pid": os.getpid()})
         except queue.Full:
@@ -129,8 +129,8 @@ class AuditLog:
             return
         try:
             self._file.append(records)
-        except OSError as exc:
-            self._lose(len(records) - (lost > self._told), exc.strerror or "unknown error")
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the thread goes on, and says what it lost
+            self._lose(len(records) - (lost > self._told), getattr(exc, "strerror", None) or type(exc).__name__)
             return
         self._told, self._failing = lost, False
         sage_obs.series(AUDIT_RECORDS, "written").add(len(records))
@@ -141,6 +141,11 @@ class AuditLog:
         if not self._failing:
             self._failing = True
             _log.error("the audit log cannot be written; requests go on", extra={"file": str(self._file.path), "reason": reason})
+
+
+def _text(value: str) -> str:
+    """What can be written of a value: half characters, which a token may hold, are none."""
+    return value[:_LONGEST].encode("utf-8", "replace").decode()
 
 
 def open_audit(config: AuditConfig | None) -> AuditLog | None:

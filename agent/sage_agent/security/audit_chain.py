@@ -74,7 +74,7 @@ def _opened(line: bytes, key: bytes) -> _Opened | None:
     """A line as a record, and whether its HMAC is right; None where it is none."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(record, dict):
         return None

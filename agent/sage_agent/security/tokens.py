@@ -80,6 +80,8 @@ class Tokens:
         known = [role for role in roles if role is not None]
         if not isinstance(subject, str) or not subject or not isinstance(tenant, str) or not known:
             return None
+        if not subject.isprintable() or not tenant.isprintable():  # half characters and line ends go wrong wherever a name is written
+            return None
         return Caller(subject[:256], tenant[:256], max(known), "jwt")
 
     async def _key(self, head: Mapping[str, Any]) -> jwt.PyJWK | None:

@@ -218,6 +218,26 @@ def test_a_queue_that_is_full_loses_and_counts(tmp_path: Path, monkeypatch: pyte
     assert len(waiting["value"]) == 512
 
 
+def test_a_record_that_cannot_be_written_takes_no_other_with_it_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half characters are replaced; a defect costs the records at hand, and the thread goes on."""
+    log, real, broken = tmp_path / "a", AuditFile.append, [True]
+
+    def append(file: AuditFile, records: Any) -> None:
+        if broken.pop() if broken else False:
+            raise TypeError("a defect")
+        real(file, records)
+
+    monkeypatch.setattr(AuditFile, "append", append)
+    audit = AuditLog(_file(log))
+    audit.record("e", "done")
+    _until(lambda: audit._failed == 1)
+    audit.record("e", "done", actor="half \ud800")
+    audit.finish()
+    assert [one.get("actor") for one in map(json.loads, log.read_text().splitlines())] == [None, "half ?"]
+    log.write_bytes(b"[" * 100_000 + b"\n")
+    assert "line 1 is no record" in verify(log, key=b"").problems[0]
+
+
 def test_the_command_says_which_line_and_ends_with_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """0 for a log as it was written, with its end to be noted; the key is read as the agent reads it."""
     monkeypatch.chdir(tmp_path)
