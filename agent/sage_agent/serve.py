@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import fields, replace
 
 import sage_obs
@@ -23,11 +23,11 @@ from sage_agent.flow.calls import ModelCalls
 from sage_agent.flow.config import FlowConfig
 from sage_agent.flow.conversations import Conversations
 from sage_agent.flow.report import keep_reporting, report
-from sage_agent.flow.service import Asking, Memory, Service
+from sage_agent.flow.service import Asking, Memory, Service, Simple
 from sage_agent.flow.spending import Spending
 from sage_agent.llm.providers.select import wire_name
 from sage_agent.llm.retries import Retries
-from sage_agent.llm.targets import open_targets
+from sage_agent.llm.targets import Target, open_targets
 from sage_agent.rotation import Rotation
 from sage_agent.security import admin
 from sage_agent.security.audit import NoAudit, open_audit, record_start
@@ -86,13 +86,14 @@ def serve(config: AgentConfig, *, environ: MutableMapping[str, str]) -> None:
 class Parts:
     """A runtime put together: what serves requests, what stands behind it, and what has to be begun and ended."""
 
-    def __init__(self, config: AgentConfig, state: State, calls: ModelCalls, memory: Memory) -> None:
+    def __init__(self, config: AgentConfig, state: State, calls: ModelCalls, memory: Memory, simple: Simple | None) -> None:
         self.calls = calls
+        self._simple = simple
         self.state = state
         self._config = config
         self._agent = config.layer.agent_id
         self._memory = memory
-        self._service = Service(calls, config.concurrency, asking=_asking(config.flow), memory=memory, agent=self._agent)
+        self._service = Service(calls, config.concurrency, asking=_asking(config.flow), memory=memory, simple=simple, agent=self._agent)
         self._rotation = Rotation(config, self.renew)
         self._tasks: list[asyncio.Task[None]] = []
         self._audit = open_audit(config.security.audit)
@@ -107,7 +108,7 @@ class Parts:
 
     def expose(self) -> None:
         """Put what can be counted on /metrics, once there is one."""
-        self.calls.expose()
+        (self._simple.calls if self._simple is not None else self.calls).expose()
         report(self._service, self._agent)
         self._doors.expose()
         if self._audit is not None:
@@ -120,6 +121,8 @@ class Parts:
     def renew(self, config: AgentConfig) -> None:
         """Go on with the secrets that the configuration has by now; nothing else of it counts."""
         self.calls.renew(config.llm)
+        if self._simple is not None:
+            self._simple.calls.renew(config.llm.for_simple)
         self._doors.renew(config.security)
         if self._admin is not None:
             self._admin.renew(config.security.admin)
@@ -150,6 +153,8 @@ class Parts:
         if self._memory.spending is not None:
             await self._memory.spending.close()
         await self.calls.close()
+        if self._simple is not None:
+            await self._simple.calls.close()
         await self.state.store.close()
         self._record.record("agent", "stopped")
         if self._audit is not None:
@@ -199,20 +204,26 @@ def _measured(mounted: a2a.Asgi, operation: Callable[[Scope], str] = a2a_operati
 
 def build(config: AgentConfig, state: State) -> Parts:
     """Put a runtime together."""
-    targets = open_targets(config.llm, connections=config.concurrency.worker_pool_size)
-    calls = ModelCalls(Retries(targets, max_wait=config.llm.max_wait), timeout=config.llm.timeout)
-    flow, asked = config.flow, config.llm.targets
+    llm, flow, asked = config.llm, config.flow, config.llm.for_simple.targets
+    targets = open_targets(llm.for_simple, connections=config.concurrency.worker_pool_size)
+    calls, simple = _calls(config, targets[len(targets) - len(llm.targets) :]), None
+    if llm.simple is not None:
+        simple = Simple(_calls(config, targets), llm.simple_max_chars)
     keep = flow.sessions.max_turns > 0
     memory = Memory(
         conversations=Conversations(state.sessions, flow.sessions) if keep else None,
         answers=Answers(state.cache, flow.cache, asked=repr(asked)) if flow.cache.enabled else None,
         spending=_spending(config, state) if flow.budgets.any else None,
     )
-    return Parts(config, state, calls, memory)
+    return Parts(config, state, calls, memory, simple)
+
+
+def _calls(config: AgentConfig, targets: Sequence[Target]) -> ModelCalls:
+    return ModelCalls(Retries(targets, max_wait=config.llm.max_wait), timeout=config.llm.timeout)
 
 
 def _spending(config: AgentConfig, state: State) -> Spending:
-    asked = [(wire_name(target.provider), target.model) for target in config.llm.targets]
+    asked = [(wire_name(target.provider), target.model) for target in config.llm.for_simple.targets]
     return Spending(state.budgets, config.flow.budgets, agent=config.layer.agent_id, asked=asked)
 
 

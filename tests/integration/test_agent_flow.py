@@ -235,3 +235,16 @@ def test_the_queue_and_the_workers_are_on_metrics(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
         assert _total(agent, "sage_agent_queue_wait_seconds_count") == 2
+
+
+def test_simple_questions_go_to_the_cheaper_model_and_others_do_not(tmp_path: Path) -> None:
+    """By the length of the question with what was said before; the answer says who gave it, and it falls back as others do."""
+    with _pair(tmp_path, {"SAGE_LLM_SIMPLE_MODEL": "gpt-4o-mini", "SAGE_LLM_SIMPLE_MAX_CHARS": "60"}) as (agent, upstream):
+        models = [_ask(agent, text).json()["metadata"]["model"] for text in ("hi", "x" * 61)]
+        assert models == ["gpt-4o-mini", _MODEL]
+        for _ in range(4):
+            _ask(agent, "and so on and so on", contextId="c").raise_for_status()
+        assert [asked["model"] for asked in upstream.asked[2:]] == ["gpt-4o-mini", "gpt-4o-mini", _MODEL, _MODEL]
+        assert _ask(agent, "rate limit").status_code == httpx.codes.TOO_MANY_REQUESTS
+        assert [asked["model"] for asked in upstream.asked[-2:]] == ["gpt-4o-mini", _MODEL]
+        assert _total(agent, "sage_llm_api_calls_total", 'model="gpt-4o-mini"') == 4

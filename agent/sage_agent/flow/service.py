@@ -47,6 +47,14 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
+class Simple:
+    """Calls for questions of at most so many characters, with what was said before."""
+
+    calls: ModelCalls
+    max_chars: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Work:
     message: Message
     caller: Caller
@@ -60,12 +68,20 @@ class Service:
     """Answers messages within bounds. `agent` is what its metrics are labelled with."""
 
     def __init__(
-        self, calls: ModelCalls, bounds: ConcurrencyConfig, *, asking: Asking, memory: Memory | None = None, agent: str = ""
+        self,
+        calls: ModelCalls,
+        bounds: ConcurrencyConfig,
+        *,
+        asking: Asking,
+        memory: Memory | None = None,
+        simple: Simple | None = None,
+        agent: str = "",
     ) -> None:
         memory = memory or Memory()
         self.slots = Gate(bounds.max_concurrent, queue=bounds.queue_size, patience=bounds.queue_max_wait)
         self.workers = Gate(bounds.worker_pool_size, queue=bounds.max_concurrent, patience=bounds.queue_max_wait)
         self._calls = calls
+        self._simple = simple
         self._asking = asking
         self._conversations = memory.conversations
         self._answers = memory.answers
@@ -132,11 +148,11 @@ class Service:
         await self._come_in(work.deadline)
         try:
             if self._spending is None:
-                model, completion = await self._calls.complete(work.prompt, deadline=work.deadline)
+                model, completion = await self._calls_for(work.prompt).complete(work.prompt, deadline=work.deadline)
             else:
                 bill, call = Bill(), await self._reserve(self._spending, work)
                 try:
-                    model, completion = await self._calls.complete(work.prompt, deadline=work.deadline, bill=bill)
+                    model, completion = await self._calls_for(work.prompt).complete(work.prompt, deadline=work.deadline, bill=bill)
                 finally:
                     self._spending.settle(call, bill, work.caller)
         finally:
@@ -159,16 +175,21 @@ class Service:
         await self._come_in(work.deadline)
         try:
             if self._spending is None:
-                model = await self._calls.stream(work.prompt, deadline=work.deadline, emit=forward)
+                model = await self._calls_for(work.prompt).stream(work.prompt, deadline=work.deadline, emit=forward)
             else:
                 bill, call = Bill(), await self._reserve(self._spending, work)
                 try:
-                    model = await self._calls.stream(work.prompt, deadline=work.deadline, emit=forward, bill=bill)
+                    model = await self._calls_for(work.prompt).stream(work.prompt, deadline=work.deadline, emit=forward, bill=bill)
                 finally:
                     self._spending.settle(call, bill, work.caller)
         finally:
             self._leave()
         return Answer(model, Completion("".join(texts), usage, finish))
+
+    def _calls_for(self, prompt: Prompt) -> ModelCalls:
+        """Who is asked: a cheaper model where the question is simple."""
+        simple = self._simple
+        return self._calls if simple is None or prompt.length > simple.max_chars else simple.calls
 
     async def _reserve(self, spending: Spending, work: _Work) -> str:
         return await spending.reserve(work.prompt, work.caller, seconds=max(0.0, work.deadline - running_loop().time()))

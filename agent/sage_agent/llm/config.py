@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sage_agent.llm.fallbacks import TargetConfig
@@ -35,9 +35,14 @@ class BreakerConfig:
 
 @dataclass(frozen=True, slots=True)
 class LlmConfig:
-    """Who is asked, in this order. `timeout` is in seconds and covers one call, as `max_wait` one pause."""
+    """Who is asked, in this order. `timeout` is in seconds and covers one call, as `max_wait` one pause.
+
+    `simple` is asked first where a question has at most `simple_max_chars` characters; None where all go to the same.
+    """
 
     targets: tuple[TargetConfig, ...]
+    simple: TargetConfig | None
+    simple_max_chars: int
     timeout: float
     max_wait: float
     breaker: BreakerConfig
@@ -48,19 +53,39 @@ class LlmConfig:
         """Who is asked where nothing is wrong."""
         return self.targets[0]
 
+    @property
+    def for_simple(self) -> LlmConfig:
+        """The same for simple questions."""
+        return self if self.simple is None else replace(self, targets=(self.simple, *self.targets), simple=None)
+
 
 def read_llm(plain: Mapping[str, Any]) -> LlmConfig:
     """Read the settings by argument name. Raises ConfigError for a provider that lacks its model or its key."""
     keys = tuple(dict.fromkeys(key for key in (plain["llm_api_key"], *plain["llm_api_keys"]) if key))
     first = TargetConfig(plain["llm_provider"], plain["llm_model"], plain["llm_base_url"], keys)
     fallbacks = [_whole(one, plain, number) for number, one in enumerate(plain["llm_fallbacks"], 1)]
+    whole = _whole(first, plain, 0)
     return LlmConfig(
-        targets=(_whole(first, plain, 0), *fallbacks),
+        targets=(whole, *fallbacks),
+        simple=_simple(whole, plain),
+        simple_max_chars=plain["simple_max_chars"],
         timeout=plain["llm_timeout"],
         max_wait=plain["retry_max_wait"],
         breaker=BreakerConfig(**{name: plain[f"breaker_{name}"] for name in BreakerConfig.__dataclass_fields__}),
         scripted=ScriptedConfig(**{name: plain[f"scripted_{name}"] for name in ScriptedConfig.__dataclass_fields__}),
     )
+
+
+def _simple(first: TargetConfig, plain: Mapping[str, Any]) -> TargetConfig | None:
+    """Who is asked simple questions; with the address and keys of the first where it is the same provider's."""
+    provider = plain["simple_provider"] or first.provider
+    if not plain["simple_model"]:
+        if plain["simple_provider"]:
+            raise ConfigError("llm.simple.provider is set, and no model of it.", hint="Set llm.simple.model.")
+        return None
+    if provider == first.provider:
+        return replace(first, model=plain["simple_model"])
+    return _whole(TargetConfig(provider, plain["simple_model"]), plain, 0)
 
 
 def _whole(target: TargetConfig, plain: Mapping[str, Any], fallback: int) -> TargetConfig:

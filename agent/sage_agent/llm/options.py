@@ -66,6 +66,19 @@ LLM_OPTIONS: Final[Mapping[str, Option]] = {
         secret=True,
     ),
     **_own_options(),
+    "simple_model": Option(
+        "llm.simple.model", ("SAGE_LLM_SIMPLE_MODEL",), parse_text, "", "a cheaper model for simple questions; none: all go to the same"
+    ),
+    "simple_provider": Option(
+        "llm.simple.provider", ("SAGE_LLM_SIMPLE_PROVIDER",), parse_choice("", *PROVIDERS), "", "whose it is; none: the provider's"
+    ),
+    "simple_max_chars": Option(
+        "llm.simple.max_chars",
+        ("SAGE_LLM_SIMPLE_MAX_CHARS",),
+        parse_int(1, 1_000_000),
+        400,
+        "how long a question may be to be simple, with what was said before, in characters",
+    ),
     "llm_timeout": Option(
         "llm.timeout", ("SAGE_LLM_TIMEOUT",), parse_deadline, 60.0, "the longest one call to the model may take, in seconds"
     ),

@@ -96,6 +96,11 @@ ROWS: Final[Mapping[str, Row]] = {
         f"llm.{provider}.base_url": Row("http://own", _first("base_url"), "http://own", _target(provider, "base_url"))
         for provider in ("openai", "anthropic", "gemini")
     },
+    "llm.simple.model": Row("m-0", _at("llm.simple.model"), "m-0"),
+    "llm.simple.provider": Row(
+        "openai", _at("llm.simple.provider"), "openai", {"llm.simple.model": "m-0", "llm.openai.base_url": "http://h/v1"}
+    ),
+    "llm.simple.max_chars": _same(50, "llm.simple_max_chars"),
     "llm.timeout": Row("5m", _at("llm.timeout"), 300.0),
     "llm.max_tokens": _same(7, "flow.max_tokens"),
     "llm.max_input_tokens": _same(7, "flow.max_input_tokens"),
