@@ -115,9 +115,9 @@ class Crew:
             self._start()
 
     def _go_on_renewing(self) -> None:
-        """Start a new worker beside the old ones, and once it is ready, tell an old one to stop; then the next."""
+        """Start a new worker beside the old ones, once it is ready tell an old one to stop, and once that has ended do the next."""
         since = self._renewing_since
-        if since is None:
+        if since is None or any(worker.told for worker in self._workers):
             return
         staying = [worker for worker in self._workers if not worker.told]
         old = [worker for worker in staying if worker.started < since]

@@ -51,7 +51,7 @@ def _jwk(key: Any, kid: str) -> dict[str, Any]:
 
 
 def _claims(**changes: Any) -> dict[str, Any]:
-    claims = {"iss": "https://issuer", "aud": "agent", "sub": "ann", "exp": _NOW + dt.timedelta(minutes=5), "tenant": "acme"}
+    claims = {"iss": "https://issuer", "aud": "agent", "sub": "ann", "exp": _NOW + dt.timedelta(hours=10), "tenant": "acme"}
     return {name: value for name, value in {**claims, **changes}.items() if value is not None}
 
 
@@ -114,7 +114,7 @@ def _forged_with_public_key() -> str:
     [
         _token(key=_OTHER),
         _token(_claims(exp=_NOW - dt.timedelta(minutes=2))),
-        _token(_claims(nbf=_NOW + dt.timedelta(minutes=2))),
+        _token(_claims(nbf=_NOW + dt.timedelta(hours=9))),
         _token(_claims(aud="somebody")),
         _token(_claims(iss="https://other")),
         _token(_claims(exp=None)),
