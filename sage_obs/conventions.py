@@ -227,6 +227,13 @@ LLM_FALLBACKS = Metric(
     "Calls that went on to another provider, by why: the kind of error, or `breaker_open`.",
     ("from_provider", "to_provider", "reason"),
 )
+LLM_CONCURRENCY_LIMIT = Metric(
+    "sage_llm_concurrency_limit",
+    "gauge",
+    "Calls that may be under way to a target at once; it is halved when the target limits the rate.",
+    ("target",),
+    budgeted=("target",),
+)
 BREAKER_STATE = Metric(
     "sage_agent_breaker_state",
     "gauge",
@@ -374,6 +381,7 @@ AGENT_METRICS: Final = (
     LLM_COST,
     LLM_RETRIES,
     LLM_FALLBACKS,
+    LLM_CONCURRENCY_LIMIT,
     BREAKER_STATE,
     QUEUE_DEPTH,
     QUEUE_CAPACITY,

@@ -159,6 +159,7 @@ class Reply:
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached: bool = False
+    tools: tuple[str, ...] = ()
 
     def document(self) -> dict[str, object]:
         """The message as it goes over the wire."""
@@ -176,7 +177,7 @@ class Reply:
         return document
 
     def metadata(self) -> dict[str, object]:
-        """Which model answered and what it counted, in tokens; `cached` where the answer was given before."""
+        """Which model answered, what it counted, in tokens, and the tools it called; `cached` where the answer was given before."""
         counts = {"input_tokens": self.input_tokens, "output_tokens": self.output_tokens}
         usage = {name: count for name, count in counts.items() if count is not None}
         metadata: dict[str, object] = {"model": self.model}
@@ -184,6 +185,8 @@ class Reply:
             metadata["usage"] = usage
         if self.cached:
             metadata["cached"] = True
+        if self.tools:
+            metadata["tools"] = list(self.tools)
         return metadata
 
 

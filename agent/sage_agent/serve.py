@@ -25,6 +25,7 @@ from sage_agent.flow.conversations import Conversations
 from sage_agent.flow.report import keep_reporting, report
 from sage_agent.flow.service import Asking, Memory, Service, Simple
 from sage_agent.flow.spending import Spending
+from sage_agent.flow.steps import Steps
 from sage_agent.llm.providers.select import wire_name
 from sage_agent.llm.retries import Retries
 from sage_agent.llm.targets import Target, open_targets
@@ -40,6 +41,7 @@ from sage_agent.server.tls import Certificate
 from sage_agent.server.workers import supervisor_line
 from sage_agent.state.base import State, StateError
 from sage_agent.state.open import keep_counting, make_state
+from sage_agent.tools.config import ToolsConfig
 from sage_agent.web.app import App, operation
 from sage_agent.web.guard import Guard
 from sage_agent.web.wire import Scope
@@ -86,14 +88,18 @@ def serve(config: AgentConfig, *, environ: MutableMapping[str, str]) -> None:
 class Parts:
     """A runtime put together: what serves requests, what stands behind it, and what has to be begun and ended."""
 
-    def __init__(self, config: AgentConfig, state: State, calls: ModelCalls, memory: Memory, simple: Simple | None) -> None:
+    def __init__(
+        self, config: AgentConfig, state: State, calls: ModelCalls, memory: Memory, simple: Simple | None, steps: Steps | None
+    ) -> None:
         self.calls = calls
         self._simple = simple
         self.state = state
         self._config = config
         self._agent = config.layer.agent_id
         self._memory = memory
-        self._service = Service(calls, config.concurrency, asking=_asking(config.flow), memory=memory, simple=simple, agent=self._agent)
+        self._service = Service(
+            calls, config.concurrency, asking=_asking(config.flow), memory=memory, simple=simple, steps=steps, agent=self._agent
+        )
         self._rotation = Rotation(config, self.renew)
         self._tasks: list[asyncio.Task[None]] = []
         self._audit = open_audit(config.security.audit)
@@ -212,14 +218,24 @@ def build(config: AgentConfig, state: State) -> Parts:
     keep = flow.sessions.max_turns > 0
     memory = Memory(
         conversations=Conversations(state.sessions, flow.sessions) if keep else None,
-        answers=Answers(state.cache, flow.cache, asked=repr(asked)) if flow.cache.enabled else None,
+        answers=Answers(state.cache, flow.cache, asked=repr((asked, config.tools.functions))) if flow.cache.enabled else None,
         spending=_spending(config, state) if flow.budgets.any else None,
     )
-    return Parts(config, state, calls, memory, simple)
+    return Parts(config, state, calls, memory, simple, _steps(config.tools))
+
+
+def _steps(config: ToolsConfig) -> Steps | None:
+    """Tools for the model to call; what they need is imported only where there are any."""
+    if not config.functions:
+        return None
+    from sage_agent.tools.toolbox import open_toolbox
+
+    toolbox = open_toolbox(config)
+    return None if toolbox is None else Steps(toolbox, most=config.max_steps)
 
 
 def _calls(config: AgentConfig, targets: Sequence[Target]) -> ModelCalls:
-    return ModelCalls(Retries(targets, max_wait=config.llm.max_wait), timeout=config.llm.timeout)
+    return ModelCalls(Retries(targets, max_wait=config.llm.max_wait, rounds=config.llm.rounds), timeout=config.llm.timeout)
 
 
 def _spending(config: AgentConfig, state: State) -> Spending:

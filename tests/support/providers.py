@@ -71,7 +71,7 @@ def calls_to(*providers: Provider) -> ModelCalls:
 
 def retries_of(targets: Sequence[Target], *, max_wait: float = 30.0) -> Retries:
     """Retries whose pauses are as long as they can be."""
-    return Retries(targets, max_wait=max_wait, jitter=lambda: 1.0)
+    return Retries(targets, max_wait=max_wait, rounds=1000, jitter=lambda: 1.0)
 
 
 class _Skipping(selectors.DefaultSelector):
