@@ -64,7 +64,7 @@ def load_tool(place: str) -> Tool:
     try:
         adapter = TypeAdapter[Any](function, config=ConfigDict(title=name))  # type: ignore[arg-type] # a function is a type to pydantic
         schema = adapter.json_schema()
-    except PydanticUserError as exc:
+    except (PydanticUserError, NameError, TypeError) as exc:
         raise ConfigError(f"agent.tools: the arguments of {place} cannot be described: {str(exc).partition(chr(10))[0]}") from exc
     schema.pop("title", None)
     spec = ToolSpec(name, inspect.getdoc(function) or "", orjson.dumps(schema).decode())
