@@ -171,3 +171,15 @@ def test_an_answer_that_tools_had_a_part_in_is_not_given_again(tmp_path: Path) -
         tooled = [_ask(agent, 'call weather {"city": "Oslo"}').json()["metadata"].get("cached", False) for _ in range(2)]
         plain = [_ask(agent, "hello").json()["metadata"].get("cached", False) for _ in range(2)]
     assert (tooled, plain) == ([False, False], [False, True])
+
+
+def test_the_page_on_tools_works_as_it_stands(tmp_path: Path) -> None:
+    """Its function and its settings, asked as it says."""
+    page = (Path(__file__).parents[2] / "docs/how-to/give-the-agent-tools.md").read_text()
+    (tmp_path / "shop_tools.py").write_text(page.partition("```python\n")[2].partition("```")[0])
+    (tmp_path / "config.yaml").write_text(page.partition("```yaml\n")[2].partition("```")[0])
+    body = json.loads(page.partition("-d '")[2].partition("'")[0])
+    with running_agent(tmp_path, environ={"PYTHONPATH": str(tmp_path)}) as agent:
+        answer = httpx.post(f"{agent.url}/v1/messages", json=body, timeout=10).json()
+    assert 'find_order said {"number":"A-17","state":"on its way"}.' in answer["parts"][0]["text"]
+    assert answer["metadata"]["tools"] == ["find_order"]
