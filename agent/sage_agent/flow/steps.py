@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from http import HTTPStatus
+from typing import Protocol
 
 from sage_agent.flow.answers import Answer
-from sage_agent.llm.providers.base import Prompt, Step, Usage
+from sage_agent.llm.providers.base import Prompt, Step, ToolCall, ToolSpec, Usage
 from sage_agent.problems import Problem
-from sage_agent.tools.toolbox import Toolbox
 from sage_obs.conventions import ErrorType
+
+
+class Tools(Protocol):
+    """What a model may call."""
+
+    @property
+    def specs(self) -> tuple[ToolSpec, ...]:
+        """What a model knows of them."""
+
+    async def run(self, calls: Sequence[ToolCall], *, deadline: float) -> tuple[str, ...]:
+        """What comes of each call by `deadline`, in the event loop's time."""
 
 
 class Steps:
     """Asks a model at most `most` times; the last time it has to answer."""
 
-    def __init__(self, tools: Toolbox, *, most: int) -> None:
+    def __init__(self, tools: Tools, *, most: int) -> None:
         self._tools = tools
         self._most = most
 
