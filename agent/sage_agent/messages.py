@@ -5,31 +5,31 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 
 from sage_agent.problems import invalid
+from sage_agent.values import value
 
 _ROLES: Final = ("user", "agent")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TextPart:
     """Words."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DataPart:
     """A JSON object, kept as its JSON text."""
 
     json: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FilePart:
     """A file by its name; what is in it no provider here can read."""
 
@@ -39,7 +39,7 @@ class FilePart:
 Part = TextPart | DataPart | FilePart
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Turn:
     """One message of a conversation: who said it (`user` or `assistant`) and what."""
 
@@ -47,7 +47,7 @@ class Turn:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Message:
     """One checked message. Absent ids are empty strings, except `message_id`, which is generated."""
 
@@ -148,7 +148,7 @@ def _dump(data: Mapping[str, Any], where: str) -> str:
         raise invalid(f"`{where}.data` is nested too deeply.") from None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reply:
     """The agent's answer, or one piece of a streamed one. Token counts are None where the provider did not say."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final
 
 import orjson
@@ -16,6 +15,7 @@ from sage_agent.flow.config import CacheConfig
 from sage_agent.llm.providers.base import Completion, Prompt, Usage
 from sage_agent.state.base import Cache, StateError
 from sage_agent.state.keys import digest
+from sage_agent.values import value
 from sage_agent.within import Within
 from sage_obs.conventions import CACHE_REQUESTS
 
@@ -25,7 +25,7 @@ _WHOLE: Final = frozenset({"", "stop"})
 """Why an answer ends that is kept: others are cut off, or are no answers."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Answer:
     """A model and what it has answered; `cached` is whether it did so earlier, `tools` those that it called, in order."""
 

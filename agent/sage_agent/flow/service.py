@@ -22,6 +22,7 @@ from sage_agent.llm.providers.base import Completion, Delta, Prompt, ToolCall
 from sage_agent.messages import Message, Reply, Turn, new_message_id
 from sage_agent.problems import Problem
 from sage_agent.state.base import SessionKey
+from sage_agent.values import value
 from sage_agent.within import running_loop
 from sage_obs.conventions import QUEUE_WAIT, ErrorType
 
@@ -55,7 +56,7 @@ class Simple:
     max_chars: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Work:
     message: Message
     caller: Caller

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
@@ -14,6 +13,7 @@ from sage_agent.flow.service import Service
 from sage_agent.messages import Message, Reply, parse_message
 from sage_agent.problems import Problem, invalid
 from sage_agent.server.config import ServerConfig
+from sage_agent.values import value
 from sage_agent.web.failures import answer_failure, unless_gone
 from sage_agent.web.guard import Guard, OpenGuard, said_also
 from sage_agent.web.wire import (
@@ -109,7 +109,7 @@ class App:
         return _Asked(caller, parse_message(body), deadline, wants_fresh(head))
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Asked:
     caller: Caller
     message: Message

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sage_agent.messages import Turn
+from sage_agent.values import value
 from sage_obs.conventions import ErrorType
 
 
@@ -50,7 +51,7 @@ class Step:
         return len(self.text) + sum(map(len, self.results)) + sum(len(call.arguments) for call in self.calls)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Prompt:
     """What a model is asked; the answer is at most `max_tokens` tokens long. `system` and `turns` are what was said before.
 
@@ -75,7 +76,7 @@ class Prompt:
         return length
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Usage:
     """Tokens billed for one call. Input includes `cached_read` and `cached_write`, output includes `reasoning`."""
 
@@ -95,7 +96,7 @@ class Usage:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Completion:
     """A whole answer; `usage` is None where the provider did not say. `finish` is why it ends, in the words of OpenAI's chat.
 
@@ -108,7 +109,7 @@ class Completion:
     calls: tuple[ToolCall, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Delta:
     """A piece of a streamed answer; some carry the usage so far, or why the answer ends, or whole calls of tools, and no text."""
 
