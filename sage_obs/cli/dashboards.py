@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -44,15 +45,22 @@ def export_(*, out: Path, check: bool, force: bool) -> None:
 
 
 @command.command("lint")
-def lint_() -> None:
-    """Check the boards against this project's rules about boards."""
-    from sage_obs.dashboards.lint import lint
-    from sage_obs.dashboards.render import boards
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--exclusions", type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Rules that do not hold and why, as dashboard-linter's `.lint`; without it, the `.lint` beside each file.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a finding.")
+def lint_(*, files: tuple[Path, ...], exclusions: Path | None, as_json: bool) -> None:
+    """Check dashboards: FILES, JSON files or folders of them, or, without any, the boards that ship.
 
-    every = boards()
-    findings = [finding for board in every for finding in lint(board)]
+    The rules are those of Grafana's dashboard-linter and some of ours. Exits 1 if there are findings.
+    """
+    from sage_obs.cli.boards import lint_files, lint_own
+
+    count, findings = lint_files(files, exclusions) if files else lint_own()
     for finding in findings:
-        click.echo(str(finding))
+        click.echo(json.dumps(asdict(finding)) if as_json else str(finding))
     if findings:
-        raise SageObsError(f"{len(findings)} findings in the boards.", hint="Each line above names the panel to change.")
-    click.echo(f"{len(every)} boards: no findings")
+        raise SageObsError(f"{len(findings)} findings in the boards.", hint="Each line above names the board, the panel and the rule.")
+    click.echo(f"{count} boards: no findings", err=as_json)
