@@ -34,7 +34,9 @@ ALL: Final = {"selected": True, "text": ["All"], "value": ["$__all"]}
 _LEGACY: Final = frozenset(
     {"cacheTimeout", "editable", "error", "height", "hideTimeOverride", "maxDataPoints", "maxPerRow", "minSpan", "repeatDirection", "span"}
 )
-_MAY_BE_EMPTY: Final = frozenset({"groupBy", "overrides", "calcs", "panels", "custom", "defaults", "current", "options", "timepicker"})
+_MAY_BE_EMPTY: Final = frozenset(
+    {"tags", "groupBy", "overrides", "calcs", "panels", "custom", "defaults", "current", "options", "timepicker"}
+)
 
 
 def prune(data: Any) -> Any:
@@ -58,6 +60,9 @@ class _Modern:
         """The panel as Grafana reads it."""
         data = super().panel_json(overrides)  # type: ignore[misc]  # the panel class stands to the right
         kept = prune({key: value for key, value in data.items() if key not in _LEGACY})
+        defaults = kept.get("fieldConfig", {}).get("defaults", {})
+        if "steps" not in defaults.get("thresholds", {"steps": None}):
+            del defaults["thresholds"]
         return {**kept, "pluginVersion": PLUGIN_VERSION}
 
 
@@ -173,6 +178,7 @@ class PyroscopeTarget(core.Target):  # type: ignore[misc]
         return {
             "datasource": PYROSCOPE,
             "groupBy": [],
+            "includeExemplars": False,
             "labelSelector": self.expr,
             "profileTypeId": self.format,
             "queryType": "profile",
@@ -190,8 +196,6 @@ class DataSourceVariable(core.Template):  # type: ignore[misc]
             "name": self.name,
             "label": self.label,
             "query": self.query,
-            "current": {},
-            "options": [],
             "refresh": 1,
         }
 

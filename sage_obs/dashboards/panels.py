@@ -105,7 +105,7 @@ def stat(title: str, description: str, query: Query, *, unit: str, thresholds: S
         color={"mode": "thresholds"},
         reduceCalc="lastNotNull",
         noValue="no data",
-        extraJson={"options": {"percentChangeColorMode": "standard", "wideLayout": True}},
+        extraJson={"options": {"wideLayout": True}},
     )
 
 
@@ -163,8 +163,11 @@ def states(title: str, description: str, query: Query, *, names: Sequence[tuple[
         targets=[_target(query)],
         thresholds=steps(*((value, color) for value, _, color in names[1:]), base=names[0][2]),
         mappings=[{"type": "value", "options": options}],
-        extraJson={"fieldConfig": {"defaults": {"unit": "short"}}, "options": _LEGEND},
+        extraJson={"fieldConfig": {"defaults": {"unit": "short"}}, "options": _STATES},
     )
+
+
+_STATES: Final = {"legend": {"calcs": [], "showLegend": True}, "tooltip": {"sort": "none"}}
 
 
 def heatmap(title: str, description: str, query: Query) -> Heatmap:
@@ -286,7 +289,9 @@ def traces(title: str, condition: str) -> Link:
     panes = {"sage": {"datasource": TEMPO["uid"], "queries": [query], "range": times}}
     # Grafana replaces variables in a link before a browser sees it, so their marks stay as they are
     encoded = urllib.parse.quote(json.dumps(panes, separators=(",", ":")), safe="${}:,")
-    return {"title": title, "url": f"/explore?schemaVersion=1&panes={encoded}&orgId=1", "targetBlank": True}
+    url = f"/explore?schemaVersion=1&panes={encoded}&orgId=1"
+    plain = {"asDropdown": False, "icon": "external link", "includeVars": False, "keepTime": False, "tags": [], "tooltip": title}
+    return {**plain, "targetBlank": True, "title": title, "type": "link", "url": url}
 
 
 def alert_list(title: str, description: str, *, job: str) -> AlertList:
