@@ -8,7 +8,13 @@ from pathlib import Path
 
 import click
 
+from sage_obs.dashboards.sources import DEFAULT_RUNBOOKS
 from sage_obs.errors import SageObsError
+
+_RUNBOOKS = click.option(
+    "--runbook-url", "runbooks", metavar="BASE", default=DEFAULT_RUNBOOKS, show_default=True,
+    help="Address of the folder with the runbooks' pages, for links.",
+)  # fmt: skip
 
 
 @click.group("dashboards")
@@ -36,12 +42,41 @@ def list_(*, as_json: bool) -> None:
 )
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if the folder is not what would be rendered now.")
 @click.option("--force", is_flag=True, help="Overwrite files with other content.")
-def export_(*, out: Path, check: bool, force: bool) -> None:
-    """Write the boards as JSON for Grafana's file provisioning."""
+@click.option(
+    "--format", "form", type=click.Choice(["files", "configmap"]), default="files", show_default=True,
+    help="Files for provisioning, or a Kubernetes ConfigMap for each board.",
+)  # fmt: skip
+@click.option("--namespace", default="", help="The namespace of ConfigMaps.  [default: that of kubectl]")
+@_RUNBOOKS
+def export_(*, out: Path, check: bool, force: bool, form: str, namespace: str, runbooks: str) -> None:
+    """Write the boards as JSON for Grafana's file provisioning, or as ConfigMaps."""
     from sage_obs.cli.rendered import check_or_export
-    from sage_obs.dashboards.render import render
+    from sage_obs.dashboards.render import render, render_configmaps
 
-    check_or_export(out, render(), check=check, force=force)
+    if namespace and form != "configmap":
+        raise click.UsageError("--namespace is for --format configmap.")
+    files = render(runbooks=runbooks) if form == "files" else render_configmaps(runbooks=runbooks, namespace=namespace)
+    check_or_export(out, files, check=check, force=force)
+
+
+@command.command("push")
+@click.option("--url", required=True, envvar="SAGE_GRAFANA_URL", show_envvar=True, help="Grafana's address.")
+@click.option("--token", default="", help="A service account's token; better: SAGE_GRAFANA_TOKEN, or a file.")
+@click.option("--token-file", type=click.Path(path_type=Path), help="A file with it; or named in SAGE_GRAFANA_TOKEN_FILE.")
+@click.option("--folder", default="Sage", show_default=True, help="The folder that new boards go into.")
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_RUNBOOKS
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a board.")
+def push_(*, url: str, token: str, token_file: Path | None, folder: str, dry_run: bool, yes: bool, runbooks: str, as_json: bool) -> int:
+    """Save the boards in a Grafana by its HTTP API.
+
+    Shows first what differs and asks; without a terminal and --yes it ends with exit code 4. A board that is there and not ours is
+    never overwritten (exit code 3), nor one that somebody saved meanwhile.
+    """
+    from sage_obs.cli.pushing import Asked, push
+
+    return push(Asked(url, token, token_file, folder, dry_run=dry_run, yes=yes, runbooks=runbooks, as_json=as_json))
 
 
 @command.command("lint")

@@ -9,7 +9,6 @@ from grafanalib.core import Annotations, Templating, Time
 
 from sage_obs.conventions import (
     BUILD_INFO,
-    DEFAULT_RESPONDER_PORT,
     LABEL_SEVERITY,
     RELEASE_TIMESTAMP,
     RUNBOOK_INCIDENT,
@@ -26,12 +25,9 @@ from sage_obs.dashboards.grafana import (
     QueryVariable,
 )
 from sage_obs.dashboards.panels import Row, laid_out
+from sage_obs.dashboards.sources import DEFAULT_RUNBOOKS, RUNBOOKS, TAG
 from sage_obs.slo.names import ALERTS
 
-TAG: Final = "sage-obs"
-"""The tag by which boards find each other, and by which `push` knows a board as ours."""
-DEFAULT_RUNBOOKS: Final = f"http://localhost:{DEFAULT_RESPONDER_PORT}/runbooks"
-"""Where the runbook pages are: the responder serves them."""
 _LABELS: Final = {"prometheus": "Prometheus", "loki": "Loki", "tempo": "Tempo", "pyroscope": "Pyroscope"}
 
 Variable = DataSourceVariable | QueryVariable | ConstantVariable
@@ -76,14 +72,14 @@ def _choice() -> list[Variable]:
 
 
 def _runbooks() -> ConstantVariable:
-    return ConstantVariable(name="runbooks", label="Runbooks", query=DEFAULT_RUNBOOKS)
+    return ConstantVariable(name=RUNBOOKS, label="Runbooks", query=DEFAULT_RUNBOOKS)
 
 
 def _links() -> list[Link]:
     pages = (("Runbook: incident", RUNBOOK_INCIDENT), ("Runbook: rollback", RUNBOOK_ROLLBACK))
     return [
         Link("Sage boards", tags=(TAG,), tooltip="The other boards, with the same time and choice"),
-        *(Link(title, url=f"${{runbooks}}/{slug}.md", tooltip="What to do, step by step") for title, slug in pages),
+        *(Link(title, url=f"${{{RUNBOOKS}}}/{slug}.md", tooltip="What to do, step by step") for title, slug in pages),
     ]
 
 
