@@ -454,6 +454,13 @@ SERVICE: Final = "sage-agent"
 
 # Board uids and runbook slugs: alerts link to them, so they are stable.
 BOARD_FLEET: Final = "sage-fleet"
+BOARD_AGENT: Final = "sage-agent"
+BOARD_LLM: Final = "sage-llm"
+BOARD_SLO: Final = "sage-slo"
+BOARD_RUNTIME: Final = "sage-runtime"
+BOARD_PROFILING: Final = "sage-profiling"
+BOARD_ROLLOUT: Final = "sage-rollout"
+BOARD_INCIDENT: Final = "sage-incident"
 RUNBOOK_INCIDENT: Final = "incident"
 RUNBOOK_ROLLBACK: Final = "rollback"
 

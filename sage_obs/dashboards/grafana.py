@@ -16,13 +16,27 @@ SCHEMA_VERSION: Final = 39
 PLUGIN_VERSION: Final = "10.4.0"
 """The oldest panel model written here; Grafana would take a panel without one for a pre-7 panel and migrate it."""
 DATASOURCE: Final = "prometheus_datasource"
-PROMETHEUS: Final = {"type": "prometheus", "uid": "${" + DATASOURCE + "}"}
+
+
+def source(kind: str) -> dict[str, str]:
+    """The data source of a kind that the reader chose."""
+    return {"type": SOURCE_TYPES[kind], "uid": "${" + f"{kind}_datasource" + "}"}
+
+
+SOURCE_TYPES: Final = {"prometheus": "prometheus", "loki": "loki", "tempo": "tempo", "pyroscope": "grafana-pyroscope-datasource"}
+"""Grafana's names for the plugins, by ours; the variable of each is `NAME_datasource`."""
+PROMETHEUS: Final = source("prometheus")
+LOKI: Final = source("loki")
+TEMPO: Final = source("tempo")
+PYROSCOPE: Final = source("pyroscope")
 ALL: Final = {"selected": True, "text": ["All"], "value": ["$__all"]}
 
 _LEGACY: Final = frozenset(
     {"cacheTimeout", "editable", "error", "height", "hideTimeOverride", "maxDataPoints", "maxPerRow", "minSpan", "repeatDirection", "span"}
 )
-_MAY_BE_EMPTY: Final = frozenset({"overrides", "calcs", "panels", "custom", "defaults", "current", "options", "timepicker"})
+_MAY_BE_EMPTY: Final = frozenset(
+    {"tags", "groupBy", "overrides", "calcs", "panels", "custom", "defaults", "current", "options", "timepicker"}
+)
 
 
 def prune(data: Any) -> Any:
@@ -46,6 +60,9 @@ class _Modern:
         """The panel as Grafana reads it."""
         data = super().panel_json(overrides)  # type: ignore[misc]  # the panel class stands to the right
         kept = prune({key: value for key, value in data.items() if key not in _LEGACY})
+        defaults = kept.get("fieldConfig", {}).get("defaults", {})
+        if "steps" not in defaults.get("thresholds", {"steps": None}):
+            del defaults["thresholds"]
         return {**kept, "pluginVersion": PLUGIN_VERSION}
 
 
@@ -87,6 +104,30 @@ class AlertList(_Modern, core.Panel):  # type: ignore[misc]
         return self.panel_json({"type": "alertlist"})
 
 
+class Logs(_Modern, core.Panel):  # type: ignore[misc]
+    """Log lines; grafanalib's own has the options of Grafana 7."""
+
+    def to_json_data(self) -> dict[str, Any]:
+        """The panel as Grafana reads it."""
+        return self.panel_json({"type": "logs", "fieldConfig": {"defaults": {}, "overrides": []}})
+
+
+class FlameGraph(_Modern, core.Panel):  # type: ignore[misc]
+    """Where time or memory goes; grafanalib has none."""
+
+    def to_json_data(self) -> dict[str, Any]:
+        """The panel as Grafana reads it."""
+        return self.panel_json({"type": "flamegraph", "fieldConfig": {"defaults": {}, "overrides": []}, "options": {}})
+
+
+class Text(_Modern, core.Panel):  # type: ignore[misc]
+    """Markdown; grafanalib's own has the fields of Grafana 7."""
+
+    def to_json_data(self) -> dict[str, Any]:
+        """The panel as Grafana reads it."""
+        return self.panel_json({"type": "text", "fieldConfig": {"defaults": {}, "overrides": []}})
+
+
 class RowPanel(core.RowPanel):  # type: ignore[misc]
     """A heading."""
 
@@ -121,8 +162,32 @@ class LineTarget(PromTarget):
         return {**super().to_json_data(), "exemplar": "_bucket{" in self.expr}
 
 
+class LokiTarget(core.Target):  # type: ignore[misc]
+    """A query of log lines."""
+
+    def to_json_data(self) -> dict[str, Any]:
+        """The query as Grafana reads it."""
+        return {"datasource": LOKI, "editorMode": "code", "expr": self.expr, "queryType": "range", "refId": self.refId}
+
+
+class PyroscopeTarget(core.Target):  # type: ignore[misc]
+    """A query of profiles: `expr` selects series, `format` is the profile's type."""
+
+    def to_json_data(self) -> dict[str, Any]:
+        """The query as Grafana reads it."""
+        return {
+            "datasource": PYROSCOPE,
+            "groupBy": [],
+            "includeExemplars": False,
+            "labelSelector": self.expr,
+            "profileTypeId": self.format,
+            "queryType": "profile",
+            "refId": self.refId,
+        }
+
+
 class DataSourceVariable(core.Template):  # type: ignore[misc]
-    """Which Prometheus the board asks."""
+    """Which Prometheus, Loki, Tempo or Pyroscope the board asks."""
 
     def to_json_data(self) -> dict[str, Any]:
         """The variable as Grafana reads it."""
@@ -131,8 +196,6 @@ class DataSourceVariable(core.Template):  # type: ignore[misc]
             "name": self.name,
             "label": self.label,
             "query": self.query,
-            "current": {},
-            "options": [],
             "refresh": 1,
         }
 
@@ -157,6 +220,37 @@ class QueryVariable(core.Template):  # type: ignore[misc]
             "refresh": 2,
             "sort": 1,
         }
+
+
+class ConstantVariable(core.Template):  # type: ignore[misc]
+    """A value that links need and nobody chooses."""
+
+    def to_json_data(self) -> dict[str, Any]:
+        """The variable as Grafana reads it."""
+        value = {"selected": True, "text": self.query, "value": self.query}
+        return {"type": "constant", "name": self.name, "label": self.label, "query": self.query, "hide": 2, "current": value}
+
+
+class Link:
+    """A link of a board; grafanalib's own has no place for a tooltip and writes empty fields."""
+
+    def __init__(self, title: str, *, url: str = "", tags: tuple[str, ...] = (), tooltip: str = "") -> None:
+        self._data = {
+            "asDropdown": bool(tags),
+            "icon": "external link" if tags else "doc",
+            "includeVars": bool(tags),
+            "keepTime": bool(tags),
+            "tags": list(tags),
+            "targetBlank": not tags,
+            "title": title,
+            "tooltip": tooltip or title,
+            "type": "dashboards" if tags else "link",
+            "url": url,
+        }
+
+    def to_json_data(self) -> dict[str, Any]:
+        """The link as Grafana reads it."""
+        return self._data
 
 
 class Dashboard(core.Dashboard):  # type: ignore[misc]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import string
+import urllib.parse
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,15 +12,23 @@ from typing import Any, Final
 from grafanalib.core import GridPos
 
 from sage_obs.dashboards.grafana import (
+    LOKI,
     PROMETHEUS,
+    PYROSCOPE,
+    TEMPO,
     AlertList,
+    FlameGraph,
     Heatmap,
     LineTarget,
+    Logs,
+    LokiTarget,
     PromTarget,
+    PyroscopeTarget,
     RowPanel,
     Stat,
     StateTimeline,
     Table,
+    Text,
     TimeSeries,
 )
 
@@ -30,8 +40,13 @@ RED: Final = "red"
 PERCENT: Final = "percentunit"
 SECONDS: Final = "s"
 TIMES: Final = "suffix:x"
+COUNT: Final = "short"
+BYTES: Final = "bytes"
+PER_SECOND: Final = "reqps"
+DOLLARS: Final = "currencyUSD"
 
 Steps = list[dict[str, Any]]
+Link = dict[str, Any]
 
 
 def steps(*limits: tuple[float, str], base: str = GREEN) -> Steps:
@@ -41,10 +56,21 @@ def steps(*limits: tuple[float, str], base: str = GREEN) -> Steps:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """An expression and how its series are named, in Grafana's `{{label}}` notation."""
+    """An expression and how its series are named, in Grafana's `{{label}}` notation; `dashed` is for what is compared with."""
 
     expr: str
     legend: str = ""
+    dashed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table of numbers: its heading, a query of one number for each row, and how to write and colour it."""
+
+    title: str
+    expr: str
+    unit: str
+    thresholds: Steps | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +105,25 @@ def stat(title: str, description: str, query: Query, *, unit: str, thresholds: S
         color={"mode": "thresholds"},
         reduceCalc="lastNotNull",
         noValue="no data",
-        extraJson={"options": {"percentChangeColorMode": "standard", "wideLayout": True}},
+        extraJson={"options": {"wideLayout": True}},
     )
 
 
 def timeseries(
-    title: str, description: str, queries: Sequence[Query], *, unit: str, thresholds: Steps | None = None, stacked: bool = False
+    title: str,
+    description: str,
+    queries: Sequence[Query],
+    *,
+    unit: str,
+    thresholds: Steps | None = None,
+    stacked: bool = False,
+    links: Sequence[Link] = (),
 ) -> TimeSeries:
     """Lines over time; thresholds are drawn as dashed lines."""
     return TimeSeries(
         **_common(title, description),
+        links=list(links),
+        overrides=[_dashed(letter) for query, letter in zip(queries, string.ascii_uppercase, strict=False) if query.dashed],
         targets=_lines(queries),
         unit=unit,
         thresholds=thresholds or steps(),
@@ -107,6 +142,19 @@ def timeseries(
 _LEGEND: Final = {"legend": {"showLegend": True}}
 
 
+def _dashed(letter: str) -> dict[str, Any]:
+    """The lines of a query that others are compared with."""
+    style = {"dash": [6, 6], "fill": "dash"}
+    return {
+        "matcher": {"id": "byFrameRefID", "options": letter},
+        "properties": [
+            {"id": "custom.lineStyle", "value": style},
+            {"id": "custom.fillOpacity", "value": 0},
+            {"id": "custom.stacking", "value": {"group": "A", "mode": "none"}},
+        ],
+    }
+
+
 def states(title: str, description: str, query: Query, *, names: Sequence[tuple[float, str, str]]) -> StateTimeline:
     """One bar per series; `names` gives each value, what it means, and its colour."""
     options = {f"{value:g}": {"color": color, "index": n, "text": text} for n, (value, text, color) in enumerate(names)}
@@ -115,8 +163,11 @@ def states(title: str, description: str, query: Query, *, names: Sequence[tuple[
         targets=[_target(query)],
         thresholds=steps(*((value, color) for value, _, color in names[1:]), base=names[0][2]),
         mappings=[{"type": "value", "options": options}],
-        extraJson={"fieldConfig": {"defaults": {"unit": "short"}}, "options": _LEGEND},
+        extraJson={"fieldConfig": {"defaults": {"unit": "short"}}, "options": _STATES},
     )
+
+
+_STATES: Final = {"legend": {"calcs": [], "showLegend": True}, "tooltip": {"sort": "none"}}
 
 
 def heatmap(title: str, description: str, query: Query) -> Heatmap:
@@ -156,6 +207,91 @@ def table(title: str, description: str, query: Query, *, columns: Sequence[str])
         transformations=[{"id": "organize", "options": organize}],
         extraJson={"fieldConfig": {"defaults": {"custom": {"cellOptions": {"type": "auto"}}}}, "options": {"cellHeight": "sm"}},
     )
+
+
+def numbers(title: str, description: str, columns: Sequence[Column], *, rows: Sequence[str], link: str = "", height: str = "sm") -> Table:
+    """A row for each combination of the labels `rows` with a number for each column; `link` leads from a row's first label to a page."""
+    names = {f"Value #{letter}": column for letter, column in zip(string.ascii_uppercase, columns, strict=False)}
+    overrides = [_number(name, column) for name, column in names.items()]
+    if link:
+        opens = [{"title": "Open", "url": link}]
+        overrides.append({"matcher": {"id": "byName", "options": rows[0]}, "properties": [{"id": "links", "value": opens}]})
+    organize = {
+        "indexByName": {name: n for n, name in enumerate((*rows, *names))},
+        "excludeByName": {"Time": True},
+        "renameByName": {name: column.title for name, column in names.items()},
+    }
+    return Table(
+        **_common(title, description),
+        targets=[
+            PromTarget(expr=column.expr, refId=letter, format="table", instant=True)
+            for letter, column in zip(string.ascii_uppercase, columns, strict=False)
+        ],
+        thresholds=steps(),
+        unit="string",
+        overrides=overrides,
+        transformations=[{"id": "merge", "options": {}}, {"id": "organize", "options": organize}],
+        extraJson={"fieldConfig": {"defaults": {"custom": {"cellOptions": {"type": "auto"}}}}, "options": {"cellHeight": height}},
+    )
+
+
+def _number(name: str, column: Column) -> dict[str, Any]:
+    properties: list[dict[str, Any]] = [{"id": "unit", "value": column.unit}, {"id": "decimals", "value": 2}]
+    if column.thresholds:
+        properties.append({"id": "thresholds", "value": {"mode": "absolute", "steps": column.thresholds}})
+        properties.append({"id": "custom.cellOptions", "value": {"type": "color-text"}})
+    return {"matcher": {"id": "byName", "options": name}, "properties": properties}
+
+
+def logs(title: str, description: str, expr: str, *, links: Sequence[Link] = ()) -> Logs:
+    """Log lines, newest first."""
+    return Logs(
+        title=title,
+        description=description,
+        dataSource=LOKI,
+        links=list(links),
+        targets=[LokiTarget(expr=expr, refId="A")],
+        extraJson={
+            "options": {
+                "dedupStrategy": "none",
+                "enableLogDetails": True,
+                "prettifyLogMessage": False,
+                "showCommonLabels": False,
+                "showLabels": False,
+                "showTime": True,
+                "sortOrder": "Descending",
+                "wrapLogMessage": True,
+            }
+        },
+    )
+
+
+def flame_graph(title: str, description: str, profile: str) -> FlameGraph:
+    """What a type of profile says about the chosen jobs."""
+    return FlameGraph(
+        title=title,
+        description=description,
+        dataSource=PYROSCOPE,
+        targets=[PyroscopeTarget(expr='{service_name=~"$job"}', format=profile, refId="A")],
+    )
+
+
+def text(title: str, description: str, markdown: str) -> Text:
+    """A few words."""
+    options = {"code": {"language": "plaintext", "showLineNumbers": False, "showMiniMap": False}, "content": markdown, "mode": "markdown"}
+    return Text(title=title, description=description, extraJson={"options": options})
+
+
+def traces(title: str, condition: str) -> Link:
+    """A link of a panel to the traces that meet a condition of TraceQL, within the board's time."""
+    query = {"refId": "A", "datasource": TEMPO, "queryType": "traceql", "query": "{ " + condition + " }"}
+    times = {"from": "${__from}", "to": "${__to}"}
+    panes = {"sage": {"datasource": TEMPO["uid"], "queries": [query], "range": times}}
+    # Grafana replaces variables in a link before a browser sees it, so their marks stay as they are
+    encoded = urllib.parse.quote(json.dumps(panes, separators=(",", ":")), safe="${}:,")
+    url = f"/explore?schemaVersion=1&panes={encoded}&orgId=1"
+    plain = {"asDropdown": False, "icon": "external link", "includeVars": False, "keepTime": False, "tags": [], "tooltip": title}
+    return {**plain, "targetBlank": True, "title": title, "type": "link", "url": url}
 
 
 def alert_list(title: str, description: str, *, job: str) -> AlertList:

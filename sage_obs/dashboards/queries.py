@@ -13,8 +13,7 @@ VARIABLES: Final = {
     "__interval_ms": "15000",
     "__range": "1h",
     "__range_s": "3600",
-    "job": ".+",
-    "instance": ".+",
+    **dict.fromkeys(("job", "instance", "agent_id", "model", "version"), ".+"),
 }
 """What Grafana would put in for "All" on a board of one hour, scraped every 15 s."""
 _VARIABLE: Final = re.compile(r"\$(?:\{(\w+)(?::\w+)?\}|(\w+))")
@@ -53,4 +52,5 @@ def _found(board: Mapping[str, Any]) -> Iterator[Query]:
             yield Query(f"annotation {annotation['name']}", "", annotation["expr"])
     for panel in board["panels"]:
         for target in panel.get("targets", ()):
-            yield Query(panel["title"], target["refId"], target["expr"])
+            if target["datasource"]["type"] == "prometheus":
+                yield Query(panel["title"], target["refId"], target["expr"])

@@ -11,6 +11,7 @@ from sage_obs.conventions import (
     RECORD_RELEASE_CHANGED,
     RECORD_RELEASE_INFO,
     RECORD_RELEASE_NEW,
+    RESPONDER_METRICS,
     Metric,
 )
 from sage_obs.slo.promql import recorded
@@ -20,7 +21,11 @@ from sage_obs.slo.triggers import TRIGGERS
 PROCESS_CPU: Final = Metric("process_cpu_seconds_total", "counter", "Processor time of the process.")
 PROCESS_MEMORY: Final = Metric("process_resident_memory_bytes", "gauge", "Resident memory of the process.")
 PROCESS_DESCRIPTORS: Final = Metric("process_open_fds", "gauge", "Open file descriptors of the process.")
-PROCESS_METRICS: Final = (PROCESS_CPU, PROCESS_MEMORY, PROCESS_DESCRIPTORS)
+PROCESS_DESCRIPTOR_LIMIT: Final = Metric("process_max_fds", "gauge", "How many files the process may have open.")
+PROCESS_METRICS: Final = (PROCESS_CPU, PROCESS_MEMORY, PROCESS_DESCRIPTORS, PROCESS_DESCRIPTOR_LIMIT)
+SCRAPE_DURATION: Final = Metric("scrape_duration_seconds", "gauge", "How long Prometheus took to scrape the target.")
+SCRAPE_SAMPLES: Final = Metric("scrape_samples_scraped", "gauge", "How many samples the target showed.")
+_SCRAPES: Final = (SCRAPE_DURATION, SCRAPE_SAMPLES)
 UP: Final = "up"
 ALERTS: Final = "ALERTS"
 
@@ -49,5 +54,5 @@ def recorded_names() -> frozenset[str]:
 
 def known_names() -> frozenset[str]:
     """Every series that a rule or a panel may read."""
-    scraped = {series for metric in (*AGENT_METRICS, *PROCESS_METRICS) for series in metric.series}
+    scraped = {series for metric in (*AGENT_METRICS, *RESPONDER_METRICS, *PROCESS_METRICS, *_SCRAPES) for series in metric.series}
     return frozenset({UP, ALERTS} | scraped) | recorded_names()

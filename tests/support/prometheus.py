@@ -118,7 +118,7 @@ class Prometheus:
 
 @contextmanager
 def running_prometheus(folder: Path, windows: Windows, *, rules: str) -> Iterator[Prometheus]:
-    """Prometheus with these rules and windows; it ends with the context."""
+    """Prometheus with these rules and windows, and the blocks that may be in its folder `data`; it ends with the context."""
     targets, port = folder / "targets.json", Ports("any").take("prometheus", 0)
     (folder / "rules.yml").write_text(rules)
     targets.write_text("[]")
@@ -131,6 +131,7 @@ def running_prometheus(folder: Path, windows: Windows, *, rules: str) -> Iterato
         str(find("prometheus")),
         f"--config.file={folder / 'prometheus.yml'}",
         f"--storage.tsdb.path={folder / 'data'}",
+        "--enable-feature=exemplar-storage",
         f"--web.listen-address=127.0.0.1:{port}",
     )
     process = spawn("prometheus", command, log=folder / "prometheus.log")

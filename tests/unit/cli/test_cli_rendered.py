@@ -65,7 +65,7 @@ def test_left_over_files_are_reported(tmp_path: Path, capsys: pytest.CaptureFixt
     assert old.exists()
 
 
-@pytest.mark.parametrize(("part", "names"), [("alerts", 4), ("dashboards", 1)])
+@pytest.mark.parametrize(("part", "names"), [("alerts", 4), ("dashboards", 8)])
 def test_lists_are_for_people_and_for_machines(part: str, names: int, capsys: pytest.CaptureFixture[str]) -> None:
     """One line each, or one JSON object a line."""
     assert run([part, "list"]) == ExitCode.OK

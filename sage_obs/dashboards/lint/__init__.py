@@ -1,0 +1,1 @@
+"""Rules about boards, applied to the JSON that ships or to a file of the user's."""

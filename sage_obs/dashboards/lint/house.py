@@ -1,0 +1,62 @@
+"""Rules for the boards that ship with us, beside those for anybody's."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sage_obs.dashboards.lint.model import Board
+from sage_obs.dashboards.lint.rules import Problems, Rule, panels, selectors, targets
+from sage_obs.slo.names import known_names
+
+_SCHEMA: Final = 39
+_BOARD: Final = "/d/"
+_UNCOLOURED: Final = frozenset({"text", "logs", "flamegraph", "alertlist"})
+
+
+def provisioned(board: Board) -> Problems:
+    """A board has our prefix and tag, and is of the model that Grafana 10 to 12 read."""
+    if not board.uid.startswith("sage-"):
+        yield "", "has a uid that does not begin with sage-"
+    if "sage-obs" not in board.tags:
+        yield "", "has not the tag by which boards find each other"
+    if board.schema != _SCHEMA:
+        yield "", f"is not of schema {_SCHEMA} for file provisioning"
+
+
+def thresholds(board: Board) -> Problems:
+    """Every panel says what is good."""
+    for panel in panels(board):
+        if panel.type not in _UNCOLOURED and not panel.steps:
+            yield panel.title, "has no thresholds"
+
+
+def all_known(board: Board) -> Problems:
+    """Everything is exposed by us, by Prometheus, or recorded."""
+    for title, ref, one in selectors(board):
+        if one.name not in known_names():
+            yield title, f"reads {one.name} in query {ref}, which nothing exposes"
+
+
+def exemplars_shown(board: Board) -> Problems:
+    """Graphs of buckets ask for exemplars, which lead to traces."""
+    for panel, target in targets(board, "prometheus"):
+        if panel.type == "timeseries" and "_bucket{" in target.expr and not target.exemplar:
+            yield panel.title, f"does not ask for exemplars in query {target.ref}"
+
+
+def reads_at_all(board: Board) -> Problems:
+    """Every panel that measures has a query that reads series, not a number alone."""
+    read = {title for title, _, _ in selectors(board)}
+    for panel, _ in targets(board, "prometheus"):
+        if panel.title not in read:
+            yield panel.title, "reads no series"
+
+
+HOUSE: Final = (
+    Rule("house-model-rule", provisioned),
+    Rule("house-thresholds-rule", thresholds),
+    Rule("house-series-rule", all_known),
+    Rule("house-exemplar-rule", exemplars_shown),
+    Rule("house-reads-rule", reads_at_all),
+)
+"""What we ask of ourselves alone."""
