@@ -69,8 +69,8 @@ def reads_known_series(groups: tuple[Group, ...]) -> Iterator[Finding]:
 
 def records_before_reading(groups: tuple[Group, ...]) -> Iterator[Finding]:
     """A recorded series is made earlier in its group than it is read, or it would be one evaluation old."""
-    recorded = {rule.record for group in groups for rule in group.records}
     for group in groups:
+        recorded = {rule.record for rule in group.records}
         made: set[str] = set()
         for rule in group.rules:
             name = rule.alert if isinstance(rule, AlertRule) else rule.record
@@ -80,8 +80,12 @@ def records_before_reading(groups: tuple[Group, ...]) -> Iterator[Finding]:
 
 
 def has_one_name(groups: tuple[Group, ...]) -> Iterator[Finding]:
-    """No two rules make the same series or alert."""
-    names = Counter(rule.alert if isinstance(rule, AlertRule) else rule.record for group in groups for rule in group.rules)
+    """No two rules make the same series or alert; the same name with other labels is another series."""
+    names = Counter(
+        rule.alert if isinstance(rule, AlertRule) else " ".join((rule.record, *rule.labels.values()))
+        for group in groups
+        for rule in group.rules
+    )
     for name, times in sorted(names.items()):
         if times > 1:
             yield Finding(name, f"is defined {times} times")

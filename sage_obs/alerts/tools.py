@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sage_obs.alerts.render import ALERTMANAGER_FILE, RULES_FILE, TESTS_FOLDER
+from sage_obs.alerts.render import ALERTMANAGER_FILE, RULES_FILES, TESTS_FOLDER
 from sage_obs.errors import UnavailableError
 
 _TIMEOUT: Final = 300.0
@@ -25,7 +25,7 @@ class ToolReport:
 
 def check_rules(promtool: Path, folder: Path) -> ToolReport:
     """`promtool check rules`."""
-    return _run([str(promtool), "check", "rules", RULES_FILE], folder)
+    return _run([str(promtool), "check", "rules", *sorted(path.name for path in folder.glob(RULES_FILES))], folder)
 
 
 def check_config(amtool: Path, folder: Path) -> ToolReport:
