@@ -6,10 +6,8 @@ import hmac
 import logging
 import os
 import platform
-import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -22,6 +20,7 @@ from sage_agent.security.addresses import among, origin
 from sage_agent.security.audit import Audit
 from sage_agent.security.config import AdminConfig
 from sage_agent.security.guard import forbidden, unauthorized
+from sage_agent.security.levers import LEVELS, Everywhere
 from sage_agent.security.options import Network
 from sage_agent.web.failures import answer_failure
 from sage_agent.web.guard import Guard, said_also
@@ -29,33 +28,35 @@ from sage_agent.web.wire import Receive, Scope, Send, check_media_type, head_of,
 from sage_agent.within import running_loop
 
 PREFIX: Final = "/admin/"
-_LEVELS: Final = ("debug", "info", "warning", "error")
 _LONGEST_BODY: Final = 4096
 _BODY_SECONDS: Final = 10.0
 _BEARER: Final = b"bearer "
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class Levers:
-    """What can be looked at and moved: facts about the agent, and how its caches are emptied."""
-
-    facts: Callable[[], Mapping[str, object]]
-    clear_cache: Callable[[], Awaitable[None]]
-
-
 class Admin:
-    """An ASGI application. Whoever has the token is an admin; others are who the guard says they are, with their role."""
+    """An ASGI application. Whoever has the token is an admin; others are who the guard says they are, with their role.
+
+    `facts` are about the agent; `everywhere` makes changes in all of its processes.
+    """
 
     def __init__(
-        self, config: AdminConfig, guard: Guard | None, audit: Audit, levers: Levers, *, proxies: tuple[Network, ...] = ()
+        self,
+        config: AdminConfig,
+        guard: Guard | None,
+        audit: Audit,
+        *,
+        facts: Callable[[], Mapping[str, object]],
+        everywhere: Everywhere,
+        proxies: tuple[Network, ...] = (),
     ) -> None:
         self._token = config.token.encode()
         self._networks = config.networks
         self._proxies = proxies
         self._guard = guard
         self._audit = audit
-        self._levers = levers
+        self._facts = facts
+        self._everywhere = everywhere
         self._began = time.time()
         self._routes: Mapping[tuple[str, str], tuple[Role, Callable[[Any], Awaitable[Mapping[str, object]]]]] = {
             ("GET", "/admin/info"): (Role.VIEWER, self._info),
@@ -145,7 +146,7 @@ class Admin:
         del asked
         level = logging.getLevelName(logging.getLogger().level).lower()
         return {
-            **self._levers.facts(),
+            **self._facts(),
             "python": platform.python_version(),
             "uptime_seconds": round(time.time() - self._began, 1),
             "log_level": level,
@@ -154,27 +155,29 @@ class Admin:
 
     async def _log_level(self, asked: Any) -> Mapping[str, object]:
         level = asked.get("level")
-        if level not in _LEVELS:
-            raise invalid(f"`level` is one of {', '.join(_LEVELS)}.")
-        logging.getLogger().setLevel(level.upper())
-        return {"level": level}
+        if level not in LEVELS:
+            raise invalid(f"`level` is one of {', '.join(LEVELS)}.")
+        return {"level": level, **await self._change("log-level", level)}
 
     async def _tracing(self, asked: Any) -> Mapping[str, object]:
         rate = asked.get("sampling_rate")
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
             raise invalid("`sampling_rate` is a number from 0 to 1.")
-        return {"sampling_rate": sage_obs.sampling(float(rate))}
+        reach = await self._change("tracing", rate)
+        return {"sampling_rate": sage_obs.sampling(), **reach}
 
     async def _clear_cache(self, asked: Any) -> Mapping[str, object]:
         del asked
-        await self._levers.clear_cache()
-        return {"cleared": True}
+        return {"cleared": True, **await self._change("cache")}
 
     async def _drain(self, asked: Any) -> Mapping[str, object]:
-        """Once this answer is out: what SIGTERM does."""
+        """What SIGTERM does, to the supervisor where there is one; this answer is among those that are waited for."""
         del asked
-        running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGTERM)
-        return {"draining": True}
+        return {"draining": True, **await self._change("drain")}
+
+    async def _change(self, name: str, value: Any = None) -> Mapping[str, object]:
+        reach = await self._everywhere(name, value)
+        return {"workers": {"asked": reach.asked, "took": reach.took}}
 
 
 def beside(app: Asgi, admin: Asgi) -> Asgi:

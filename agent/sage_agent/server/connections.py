@@ -60,6 +60,8 @@ class Connections:
     bounds: Bounds = field(default_factory=Bounds)
     opened: set[Opened] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    arriving: set[asyncio.Task[None]] = field(default_factory=set)
+    """Connections that were taken and have yet to shake hands."""
     draining: bool = False
     date: bytes = b""
 
