@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 from collections.abc import Callable, Sequence
+from typing import Any
+
+import orjson
 
 import sage_obs
 from sage_agent.a2a import mount as a2a
+from sage_agent.a2a.paths import OPERATIONS as A2A_OPERATIONS
 from sage_agent.a2a.paths import operation as a2a_operation
 from sage_agent.config import AgentConfig
 from sage_agent.flow import answers
@@ -26,10 +30,13 @@ from sage_agent.security import admin
 from sage_agent.security.audit import NoAudit, open_audit, record_start
 from sage_agent.security.build import build_doors
 from sage_agent.security.levers import Everywhere
+from sage_agent.security.schemes import admins, callers
 from sage_agent.state.base import State, StateError
 from sage_agent.state.open import keep_counting
-from sage_agent.web.app import App, operation
+from sage_agent.web.app import OPERATIONS, App, operation
 from sage_agent.web.guard import Guard
+from sage_agent.web.openapi import document
+from sage_agent.web.operations import HEALTH
 from sage_agent.web.wire import Scope
 from sage_obs.errors import UnavailableError
 
@@ -55,7 +62,8 @@ class Parts:
         self._doors = build_doors(config.security, config.did, state, self._audit)
         guard = self._doors.guard
         self._a2a = mount_a2a(config, self._service, state, guard)
-        lean = sage_obs.instrument_app(App(self._service, config.server, guard), operation=operation, protocol=config.protocol)
+        served = App(self._service, config.server, guard, described=orjson.dumps(describe(config)))
+        lean = sage_obs.instrument_app(served, operation=operation, protocol=config.protocol)
         app = lean if self._a2a is None else a2a.beside(lean, _measured(self._a2a))
         self._admin = self._make_admin(config)
         self.app = app if self._admin is None else admin.beside(app, _measured(self._admin, self._admin.operation, config.protocol))
@@ -142,6 +150,16 @@ class Parts:
             "callers_identified": config.security.identifies,
             "audit": config.security.audit is not None,
         }
+
+
+def describe(config: AgentConfig) -> dict[str, Any]:
+    """The OpenAPI document of what is served on the agent's port."""
+    known = callers(config.security, config.did)
+    served = [*OPERATIONS, *(A2A_OPERATIONS if a2a.wanted(config.a2a.enabled) else ())]
+    operations = [(one, known if one.role else {}) for one in served if config.layer.health or one not in HEALTH]
+    if config.security.admin is not None:
+        operations += [(one, admins(config.security)) for one in admin.OPERATIONS]
+    return document(operations, title=config.layer.agent_id, version=importlib.metadata.version("sage-obs"))
 
 
 def mount_a2a(config: AgentConfig, service: Service, state: State, guard: Guard) -> a2a.Mount | None:

@@ -15,7 +15,7 @@ import orjson
 
 import sage_obs
 from sage_agent.callers import Caller, Role
-from sage_agent.problems import invalid
+from sage_agent.problems import invalid, other_method
 from sage_agent.security.addresses import among, origin
 from sage_agent.security.audit import Audit
 from sage_agent.security.config import AdminConfig
@@ -24,6 +24,7 @@ from sage_agent.security.levers import LEVELS, Everywhere
 from sage_agent.security.options import Network
 from sage_agent.web.failures import answer_failure
 from sage_agent.web.guard import Guard, said_also
+from sage_agent.web.operations import COUNT, TEXT, Operation, Schema, record
 from sage_agent.web.wire import Receive, Scope, Send, check_media_type, head_of, read_body, send_json
 from sage_agent.within import running_loop
 
@@ -31,6 +32,38 @@ PREFIX: Final = "/admin/"
 _LONGEST_BODY: Final = 4096
 _BODY_SECONDS: Final = 10.0
 _BEARER: Final = b"bearer "
+_FLAG: Final[Schema] = {"type": "boolean"}
+_LEVEL: Final[Schema] = {"enum": list(LEVELS)}
+_RATE: Final[Schema] = {"type": "number", "minimum": 0, "maximum": 1}
+_REACHED: Final[Mapping[str, Schema]] = {"workers": record({"asked": COUNT, "took": COUNT}), "pid": COUNT}
+_INFO: Final = record(
+    {
+        **dict.fromkeys(("agent", "version", "storage", "python", "log_level"), TEXT),
+        **dict.fromkeys(("tls", "callers_identified", "audit"), _FLAG),
+        "models": {"type": "array", "items": TEXT},
+        "uptime_seconds": {"type": "number"},
+        "sampling_rate": _RATE,
+        "pid": COUNT,
+    }
+)
+
+
+def _one(name: str, schema: Schema) -> Schema:
+    return record({name: schema}, additionalProperties=False)
+
+
+def _changing(method: str, path: str, summary: str, answer: Mapping[str, Schema], body: Schema | None = None) -> Operation:
+    errors = (404, 503) if body is None else (400, 404, 413, 415, 503)
+    return Operation(method, path, summary, record({**answer, **_REACHED}), body, role=Role.ADMIN, errors=errors)
+
+
+OPERATIONS: Final = (
+    Operation("GET", "/admin/info", "What runs here.", _INFO, role=Role.VIEWER, errors=(404,)),
+    _changing("PUT", "/admin/log-level", "Log more, or less.", {"level": _LEVEL}, _one("level", _LEVEL)),
+    _changing("PUT", "/admin/tracing", "The share of traces that are recorded.", {"sampling_rate": _RATE}, _one("sampling_rate", _RATE)),
+    _changing("POST", "/admin/cache/clear", "Forget cached answers.", {"cleared": _FLAG}),
+    _changing("POST", "/admin/drain", "As SIGTERM.", {"draining": _FLAG}),
+)
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
@@ -58,12 +91,9 @@ class Admin:
         self._facts = facts
         self._everywhere = everywhere
         self._began = time.time()
+        acts = (self._info, self._log_level, self._tracing, self._clear_cache, self._drain)
         self._routes: Mapping[tuple[str, str], tuple[Role, Callable[[Any], Awaitable[Mapping[str, object]]]]] = {
-            ("GET", "/admin/info"): (Role.VIEWER, self._info),
-            ("PUT", "/admin/log-level"): (Role.ADMIN, self._log_level),
-            ("PUT", "/admin/tracing"): (Role.ADMIN, self._tracing),
-            ("POST", "/admin/cache/clear"): (Role.ADMIN, self._clear_cache),
-            ("POST", "/admin/drain"): (Role.ADMIN, self._drain),
+            (one.method, one.path): (one.role or Role.ADMIN, act) for one, act in zip(OPERATIONS, acts, strict=True)
         }
 
     def renew(self, config: AdminConfig | None) -> None:
@@ -89,6 +119,9 @@ class Admin:
         caller = await self._who(scope)
         method, path = scope["method"], scope["path"]
         route = self._routes.get((method, path))
+        methods = [one for one, there in self._routes if there == path]
+        if route is None and methods:
+            raise other_method(methods)
         if route is None:
             raise invalid(f"There is no {method} here; there are {', '.join(' '.join(one) for one in self._routes)}.", HTTPStatus.NOT_FOUND)
         needed, act = route
