@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
-from collections.abc import Callable, Sequence
-from typing import Any
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any, Final
 
 import orjson
 
@@ -39,6 +40,9 @@ from sage_agent.web.openapi import document
 from sage_agent.web.operations import HEALTH
 from sage_agent.web.wire import Scope
 from sage_obs.errors import UnavailableError
+
+_log = logging.getLogger("sage_agent")
+_PAUSE_SECONDS: Final = 5.0
 
 
 class Parts:
@@ -102,25 +106,32 @@ class Parts:
             raise UnavailableError(f"Where state is kept cannot be used: {exc.message}", hint=hint) from exc
         await self._doors.open()
         self._note_start()
-        forever = (keep_reporting(self._service, self._agent), keep_counting(self.state.store), self._rotation.run())
-        self._tasks = [asyncio.create_task(one) for one in forever]
+        forever = (lambda: keep_reporting(self._service, self._agent), lambda: keep_counting(self.state.store), self._rotation.run)
+        self._tasks = [asyncio.create_task(keep(one)) for one in forever]
 
     async def close(self) -> None:
-        """Settle what is open, and let go."""
+        """Settle what is open, and let go; what cannot be closed keeps nothing else from it."""
         for task in self._tasks:
             task.cancel()
+        for close in self._closing():
+            try:
+                await close()
+            except Exception:  # noqa: BLE001 - whatever it is, the rest is to be closed
+                _log.exception("something could not be closed")
+
+    def _closing(self) -> Iterator[Callable[[], Awaitable[None]]]:
         if self._a2a is not None:
-            await self._a2a.close()
-        await self._doors.close()
+            yield self._a2a.close
+        yield self._doors.close
         if self._memory.spending is not None:
-            await self._memory.spending.close()
-        await self.calls.close()
+            yield self._memory.spending.close
+        yield self.calls.close
         if self._simple is not None:
-            await self._simple.calls.close()
-        await self.state.store.close()
+            yield self._simple.calls.close
+        yield self.state.store.close
         self._record.record("agent", "stopped")
         if self._audit is not None:
-            await self._audit.close()
+            yield self._audit.close
 
     def _note_start(self) -> None:
         config = self._config
@@ -150,6 +161,18 @@ class Parts:
             "callers_identified": config.security.identifies,
             "audit": config.security.audit is not None,
         }
+
+
+async def keep(work: Callable[[], Awaitable[None]], *, pause: float = _PAUSE_SECONDS) -> None:
+    """Do work that is to go on while the agent runs. What fails is a defect: it is logged, and begun again after `pause` seconds."""
+    while True:
+        try:
+            await work()
+        except Exception:  # noqa: BLE001 - a defect must not be the end of, say, the renewal of secrets
+            _log.exception("work in the background has failed and is begun again")
+        else:
+            return
+        await asyncio.sleep(pause)
 
 
 def describe(config: AgentConfig) -> dict[str, Any]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
+import os
 import shutil
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +26,9 @@ from sage_obs.errors import UnavailableError
 _log = logging.getLogger("sage_agent")
 _ENDING_SECONDS: Final = 5.0
 """What a worker may take to end beside its drain and the flush of its telemetry: cut requests say so, stores are closed."""
+_PREFIX: Final = "sage-agent-"
+_YOUNG_SECONDS: Final = 60.0
+"""How long it may be until whoever has made a folder holds it."""
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - the folder in it is made by mkdtemp, for its owner only
 
 
@@ -64,11 +71,29 @@ def _shared_metrics(config: AgentConfig, environ: MutableMapping[str, str]) -> I
     if known:  # others of this service may have the port
         yield found
         return
-    folder = tempfile.mkdtemp(prefix="sage-agent-", dir=_MEMORY if _MEMORY.is_dir() else None)
+    above = _MEMORY if _MEMORY.is_dir() else Path(tempfile.gettempdir())
+    _sweep(above)
+    folder = tempfile.mkdtemp(prefix=_PREFIX, dir=above)
+    held = os.open(folder, os.O_RDONLY)
     try:
+        fcntl.flock(held, fcntl.LOCK_EX)
         yield {**found, "SAGE_MULTIPROCESS_DIR": folder}
     finally:
+        os.close(held)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(above: Path) -> None:
+    """Remove what supervisors left that were killed: it is memory. A folder that one still holds, or has just made, stays."""
+    for folder in above.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if time.time() - os.fstat(held).st_mtime > _YOUNG_SECONDS:
+                    shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(held)
 
 
 def _free_port(config: AgentConfig) -> int:

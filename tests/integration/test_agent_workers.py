@@ -182,6 +182,31 @@ def test_the_end_of_the_supervisor_is_the_end_of_its_workers(tmp_path: Path) -> 
             time.sleep(0.05)
 
 
+def test_what_a_killed_supervisor_left_is_swept_by_the_next(tmp_path: Path) -> None:
+    """The memory in which its workers counted is given back; what another one holds is not touched."""
+
+    def folder_of(crew: Crew) -> Path:
+        environ = Path(f"/proc/{crew.workers()[0]}/environ").read_text().split("\0")
+        (found,) = [one.partition("=")[2] for one in environ if one.startswith("SAGE_MULTIPROCESS_DIR=")]
+        return Path(found)
+
+    for name in ("killed", "running", "next"):
+        (tmp_path / name).mkdir()
+    with _crew(tmp_path / "killed") as crew:
+        left = folder_of(crew)
+        crew.process.signal(signal.SIGKILL)
+        crew.process.popen.wait(5)
+    with _crew(tmp_path / "running") as running:
+        held = folder_of(running)
+        for folder in (left, held):
+            os.utime(folder, (0, 0))
+        assert left.exists()
+        with _crew(tmp_path / "next"):
+            assert not left.exists()
+            assert held.exists()
+    assert not held.exists()
+
+
 @pytest.mark.parametrize("workers", [2])
 def test_workers_that_cannot_start_end_the_supervisor(tmp_path: Path, workers: int) -> None:
     """A store that cannot be used is said by the worker, and the exit code is the worker's."""
