@@ -336,7 +336,7 @@ _HASTY = """
 import socket, sys, time
 from sage_agent.server.workers import Crew
 listener = socket.create_server(("127.0.0.1", 0))
-crew = Crew([sys.executable, "-S", "-c", sys.argv[1], sys.argv[2]], 1, listener.fileno(), {}, clock=lambda: 50 * time.monotonic())
+crew = Crew([sys.executable, "-S", "-c", sys.argv[1], *sys.argv[2:]], 1, listener.fileno(), {}, clock=lambda: 50 * time.monotonic())
 sys.exit(crew.run())
 """
 """A supervisor whose time passes quickly, and what its workers run."""
@@ -357,3 +357,40 @@ def test_workers_that_fail_again_and_again_are_the_end(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 7, done.stderr
     assert (tmp_path / "marks").read_text() == "x" * 11
+
+
+_SILENT = """
+import os, socket, sys, time
+with open(sys.argv[1], "a") as marks:
+    marks.write("x")
+line = socket.socket(fileno=int(os.environ["SAGE_SUPERVISOR_FD"]))
+line.send(b'{"say": "ready"}')
+while os.path.getsize(sys.argv[1]) > 1:
+    line.send(b'{"say": "alive"}')
+    time.sleep(0.01)
+time.sleep(60)
+"""
+
+
+def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
+    """One that has not said for long that its event loop goes round is killed; one that does stays."""
+    command = [sys.executable, "-c", _HASTY, _SILENT, str(tmp_path / "marks")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as supervisor:
+        assert supervisor.stderr is not None
+        lines = [supervisor.stderr.readline() for _ in range(2)]
+        with pytest.raises(subprocess.TimeoutExpired):
+            supervisor.wait(2)
+        supervisor.terminate()
+        assert supervisor.wait(10) == 0
+    assert lines == ["a worker hangs\n", "a worker has ended\n"]
+    assert (tmp_path / "marks").read_text() == "xx"
+
+
+def test_a_terminal_that_is_closed_cuts_nothing(tmp_path: Path) -> None:
+    """SIGHUP to all processes at once: the supervisor renews its workers, and these answer what is in flight."""
+    with _crew(tmp_path, {"SAGE_LLM_SCRIPTED_LATENCY": "2s"}) as crew:
+        with httpx.stream("POST", f"{crew.url}/v1/messages/stream", json=BODY, timeout=20) as answer:
+            os.killpg(crew.process.pid, signal.SIGHUP)
+            assert answer.read().count(b"event: done") == 1
+        crew.wait_for("workers are renewed", 1)
+        assert crew.lines("a worker has ended") == []

@@ -76,10 +76,15 @@ class DrainingServer:
             if self._line is not None:
                 self._line.ready()
             while not await self._wait(self._stop, 1.0):
-                self._shared.tick()
+                self._tick()
                 if self._certificate is not None:
                     self._certificate.look()
             await self._drain(accepting)
+
+    def _tick(self) -> None:
+        self._shared.tick()
+        if self._line is not None:
+            self._line.alive()
 
     async def _accept(self, sock: socket.socket) -> list[Accepting]:
         """Take connections: all that come, or, where others take from the same socket, one at a time, so that they get theirs."""
@@ -101,19 +106,19 @@ class DrainingServer:
     def _signals(self) -> Iterator[None]:
         """Take signals in the loop, so that nobody sleeps through them and the process ends with our exit code, not by the signal.
 
-        Whoever has drained is about to end: what it still has to flush is bounded, and a signal more would only lose it.
+        Whoever has drained is about to end: what it still has to flush is bounded, and a signal more would only lose it. The loop's own
+        handlers are not used, as it leaves the process without any before that. A supervisor alone hears SIGHUP.
         """
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
-            loop.add_signal_handler(number, self._on_signal)
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(self._on_signal))
+        if self._line is not None:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:
             yield
         finally:
-            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
             for number in _SIGNALS:
-                loop.remove_signal_handler(number)
                 signal.signal(number, signal.SIG_IGN)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
     @contextmanager
     def _supervised(self) -> Iterator[None]:

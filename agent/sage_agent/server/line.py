@@ -100,6 +100,10 @@ class WorkerLine:
         """Say that connections are taken."""
         say(self._line, {"say": "ready"})
 
+    def alive(self) -> None:
+        """Say that the event loop goes round."""
+        say(self._line, {"say": "alive"})
+
     async def everywhere(self, name: str, value: Any = None) -> Reach:
         """Have a change made by every worker. Raises Problem (503) where the supervisor does not answer."""
         number = next(self._numbers)

@@ -27,6 +27,8 @@ _MOST_RENEWALS: Final = 3
 """The same for a renewal, during which the old ones work."""
 _START_SECONDS: Final = 60.0
 """How long a worker may take to be ready before it is given up."""
+_HUNG_SECONDS: Final = 30.0
+"""How long a worker, which says every second that its event loop goes round, may be silent until it is taken to hang for good."""
 _TICK: Final = 0.1
 
 
@@ -38,6 +40,8 @@ class Worker:
     line: socket.socket
     started: float
     ready: bool = False
+    heard: float = 0.0
+    """When it last said something."""
     told: float | None = None
     """When it was told to stop, if it was."""
     silent: bool = False
@@ -202,6 +206,7 @@ class Crew:
 
     def _hear(self, worker: Worker) -> None:
         said = hear(worker.line)
+        worker.heard = self.clock()
         if said is None:
             worker.silent = True
         elif said.get("say") == "ready":
@@ -230,6 +235,8 @@ class Crew:
                 yield worker, "a worker did not stop in time"
             elif worker.told is None and not worker.ready and self.clock() - worker.started > _START_SECONDS:
                 yield worker, "a worker was not ready in time"
+            elif worker.told is None and worker.ready and self.clock() - worker.heard > _HUNG_SECONDS:
+                yield worker, "a worker hangs"
 
     def _kill(self) -> None:
         for worker in self._workers:
