@@ -11,6 +11,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPSConnection
 from pathlib import Path
 
 import httpx
@@ -207,3 +209,14 @@ def test_who_never_shakes_hands_does_not_hold_a_drain(tmp_path: Path, authority:
         httpx.post(f"{_https(agent)}/v1/messages", json=BODY, verify=authority.context())
         agent.process.signal(signal.SIGTERM)
         assert agent.process.popen.wait(5) == 0
+
+
+def test_an_idle_encrypted_connection_does_not_hold_a_drain(tmp_path: Path, authority: Authority) -> None:
+    """A pooled connection, whose caller hears of its end only when it asks again, is closed long before the drain's deadline."""
+    with running_agent(tmp_path, environ=_environ(*authority.issue("server", "127.0.0.1"))) as agent:
+        caller = HTTPSConnection("127.0.0.1", agent.start["port"], timeout=10, context=authority.context())
+        with closing(caller):
+            caller.request("POST", "/v1/messages", json.dumps(BODY))
+            assert caller.getresponse().read()
+            agent.process.signal(signal.SIGTERM)
+            assert agent.process.popen.wait(15) == 0

@@ -23,6 +23,9 @@ from sage_agent.server.connections import Application, Connections, Scope
 
 _log = logging.getLogger("sage_agent")
 _KINDS: Final = {HTTPStatus.INTERNAL_SERVER_ERROR: "internal", HTTPStatus.REQUEST_TIMEOUT: "timeout"}
+_FAREWELL_SECONDS: Final = 1.0
+_TAKEN_SECONDS: Final = 5.0
+"""How long a caller of TLS is waited for to say farewell, too, and until its last answer is taken to have reached it."""
 _LINGER_SECONDS: Final = 2.0
 """How long what a caller still sends after its answer is read and thrown away: closed at once, the answer might never reach it."""
 
@@ -281,15 +284,13 @@ class Connection(asyncio.Protocol):
         """Answer the next request and read more of them, unless the caller has yet to read what it was answered."""
         if self._waiting and self._serving is None and not self.choked:
             self._serve(self._waiting.popleft())
-        if self._paused and not self._is_full() and not self._transport.is_closing():
-            self._paused = False
-            self._transport.resume_reading()
+        if not self._is_full():
+            self._resume()
 
     def read_on(self, exchange: Exchange) -> None:
         """A request waits for more of its body, or for its caller to leave."""
-        if self._paused and (exchange is self._reading or not self._is_full() or exchange.complete):
-            self._paused = False
-            self._transport.resume_reading()
+        if exchange is self._reading or not self._is_full() or exchange.complete:
+            self._resume()
 
     def _is_full(self) -> bool:
         reading = self._reading
@@ -301,6 +302,13 @@ class Connection(asyncio.Protocol):
         if not self._paused and not self._transport.is_closing():
             self._paused = True
             self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        """Read on; a head that was begun has its time from now, as the rest of it was not wanted before."""
+        if self._paused and not self._transport.is_closing():
+            self._paused = False
+            self._since = self._loop.time()
+            self._transport.resume_reading()
 
     def _stay(self, rest: bytes) -> None:
         """Another protocol was asked for. The request is answered in this one (RFC 9110, section 7.8), and is the last.
@@ -365,14 +373,15 @@ class Connection(asyncio.Protocol):
         self._lingers_until = self._loop.time() + _LINGER_SECONDS
         if self._transport.can_write_eof():
             self._transport.write_eof()
-        if self._paused:
-            self._paused = False
-            self._transport.resume_reading()
+        self._resume()
 
     def shutdown(self) -> None:
         """Close now if nothing is being answered, else after the answer."""
         if self._serving is None:
             self._transport.close()
+            if self._base["scheme"] == "https":  # an idle caller does not look, and TLS would wait for its answer
+                idle = self._loop.time() - self._since
+                self._loop.call_later(max(_FAREWELL_SECONDS, _TAKEN_SECONDS - idle), self._transport.abort)
         else:
             self._serving.keep_alive = False
 
@@ -383,7 +392,7 @@ class Connection(asyncio.Protocol):
         elif self._lingers_until:
             pass
         elif self._in_head:
-            if now - self._since > self._bounds.head_seconds:
+            if not self._paused and now - self._since > self._bounds.head_seconds:
                 self.refuse(HTTPStatus.REQUEST_TIMEOUT, "The request's head did not arrive in time.")
         elif self._serving is None and now - self._since > self._bounds.keep_alive:
             self._transport.close()

@@ -82,3 +82,25 @@ def test_a_caller_that_reads_slowly_gets_all_of_it() -> None:
                 await asyncio.sleep(0.02)
 
     _run(work())
+
+
+def test_a_head_that_is_not_read_is_not_late() -> None:
+    """Who reads slowly and asks again meanwhile, in part, has its time for the rest of that once it is read on."""
+
+    async def work() -> None:
+        async with _served(_large, Bounds(head_seconds=0.2)) as (shared, caller):
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(caller, _GET)
+            await asyncio.sleep(0.1)
+            await loop.sock_sendall(caller, _GET[:20])
+            for _ in range(10):
+                await asyncio.sleep(0.05)
+                shared.tick()
+            await loop.sock_sendall(caller, _GET[20:])
+            read = 0
+            while read < 100_000_000:
+                piece = await loop.sock_recv(caller, 4_000_000)
+                assert piece
+                read += len(piece)
+
+    _run(work())
