@@ -102,10 +102,10 @@ def _message(document: Mapping[str, Any]) -> Message:
 
 
 def _check_extras(document: Mapping[str, Any]) -> None:
-    if not isinstance(document.get("metadata") or {}, dict):
+    if not isinstance(document.get("metadata"), dict | None):
         raise invalid("`metadata` must be a JSON object.")
-    references = document.get("referenceTaskIds") or []
-    if not isinstance(references, list) or not all(isinstance(one, str) for one in references):
+    references = document.get("referenceTaskIds")
+    if references is not None and not (isinstance(references, list) and all(isinstance(one, str) for one in references)):
         raise invalid("`referenceTaskIds` must be a list of strings.")
 
 

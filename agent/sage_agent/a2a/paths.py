@@ -5,11 +5,20 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from sage_agent.callers import Role
+from sage_agent.web.operations import Operation
 from sage_agent.web.wire import Scope
 
 RPC_PATH: Final = "/a2a"
 CARD_PATHS: Final = ("/.well-known/agent-card.json", "/.well-known/agent.json")
 """Where agents look for a card: the path of 1.0 and late 0.3, and the one before it."""
+OPERATIONS: Final = (
+    Operation(
+        "POST", RPC_PATH, "JSON-RPC, as A2A 1.0 and 0.3 define it.", {}, {}, role=Role.OPERATOR, errors=(400, 408, 413, 415, 429, 503)
+    ),
+    *(Operation("GET", path, "The agent's card, as A2A defines it.", {"type": "object"}) for path in CARD_PATHS),
+)
+"""The REST binding is described by A2A itself."""
 UNMATCHED: Final = "unmatched"
 STREAMING: Final = frozenset({"SendStreamingMessage", "message/stream", "SubscribeToTask", "tasks/resubscribe"})
 SENDING: Final = frozenset({"SendMessage", "message/send"})
