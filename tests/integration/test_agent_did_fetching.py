@@ -14,14 +14,14 @@ from sage_agent.security.fetching import Fetcher
 from tests.support.did_host import did_host
 
 
-def test_a_connection_to_one_host_serves_no_other(tmp_path: Path) -> None:
+def test_a_connection_to_one_host_serves_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A name that leads to the address of a host which kept its connection open is refused: its certificate is for somebody else."""
 
     async def here(_: str, port: int, **settings: Any) -> Any:
         return [(socket.AF_INET, settings["type"], 6, "", ("127.0.0.1", port))]
 
     async def main(port: int, ca_file: Path) -> None:
-        asyncio.get_running_loop().getaddrinfo = here  # type: ignore[method-assign]
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", here)
         fetcher = Fetcher(timeout=5.0, private=True, ca_file=str(ca_file))
         try:
             assert (await fetcher.get("agents.test", port, "/did.json")).document == {"id": "x"}
