@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import json
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,6 +27,11 @@ class Caller:
     tenant: str = ""
     role: Role = Role.OPERATOR
     how: str = "anonymous"
+
+    @property
+    def owner(self) -> str:
+        """Tenant and id as one text that no other pair makes, whatever they hold: what limits, budgets and tasks are kept under."""
+        return json.dumps([self.tenant, self.id])
 
 
 ANONYMOUS: Final = Caller("anonymous")

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from sage_agent.messages import Turn
 from sage_agent.state.base import Budget, Rate, Reserved, SessionKey, State, StateError
-from sage_agent.state.memory import memory_state
+from sage_agent.state.memory import MemoryLimits, memory_state
 from sage_agent.state.postgres import Pool, postgres_state
 from sage_agent.state.redis import redis_state
 from sage_agent.state.sqlite import sqlite_state
@@ -85,6 +86,37 @@ def test_a_limit_comes_back(open_state: Open, name: str) -> None:
             assert not refused.allowed
             await asyncio.sleep(refused.retry_after + 0.01)
             assert (await state.limits.take(name, rate)).allowed
+
+    asyncio.run(main())
+
+
+async def _put_clock_back(state: State, name: str) -> None:
+    """Move what is kept of limits an hour ahead, which is how a clock that was put back sees it."""
+    store: Any = state.store
+    match store.kind:
+        case "memory":
+            values = cast("MemoryLimits", state.limits)._arrivals._values
+            values[name] = (values[name][0] + 3600, values[name][1] + 3600)
+        case "sqlite":
+            await store.run(lambda connection: connection.execute("UPDATE limits SET arrival = arrival + 3600"))
+        case "postgres":
+            await store.count("UPDATE sage_agent_limits SET arrival = arrival + 3600")
+        case "redis":
+            key = store.key("limit", name)
+            await store.client.set(key, float(await store.client.get(key)) + 3600)
+
+
+def test_a_clock_that_was_put_back_keeps_nobody_out(open_state: Open, name: str) -> None:
+    """Who has used up a limit before the clock of the store went back an hour has a whole one after it, not one in an hour."""
+
+    async def main() -> None:
+        async with _opened(open_state) as state:
+            rate = Rate(1.0, 3)
+            for _ in range(3):
+                assert (await state.limits.take(name, rate)).allowed
+            assert not (await state.limits.take(name, rate)).allowed
+            await _put_clock_back(state, name)
+            assert [(await state.limits.take(name, rate)).allowed for _ in range(4)] == [True, True, True, False]
 
     asyncio.run(main())
 

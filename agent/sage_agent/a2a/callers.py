@@ -6,7 +6,6 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import orjson
 from a2a.auth.user import User
 from a2a.extensions.common import HTTP_EXTENSION_HEADER, get_requested_extensions
 from a2a.server.context import ServerCallContext
@@ -43,8 +42,8 @@ class CallerUser(User):
 
     @property
     def user_name(self) -> str:
-        """The owner of what is stored: nobody can choose a tenant and an id that together read like another's."""
-        return orjson.dumps([self._caller.tenant, self._caller.id]).decode()
+        """The owner of what is stored."""
+        return self._caller.owner
 
 
 class CallContexts(ServerCallContextBuilder):

@@ -247,8 +247,8 @@ class MemoryStore:
         return 0, 0
 
 
-def memory_state(clock: Callable[[], float] = time.time) -> State:
-    """Fresh state in memory."""
+def memory_state(clock: Callable[[], float] = time.monotonic) -> State:
+    """Fresh state in memory; nobody else reads its clock's moments, which may be those of any that is never put back."""
     return State(
         limits=MemoryLimits(clock),
         nonces=MemoryNonces(clock),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -13,6 +13,7 @@ from sage_agent.messages import Turn
 from sage_agent.state import gcra
 from sage_agent.state.base import Budget, Rate, Reserved, SessionKey, State, StateError, Stored, Taken
 from sage_agent.state.bounded import Bounded
+from sage_agent.state.config import unreadable_address
 from sage_agent.state.keys import digest, owner_of, raw, text_of
 from sage_agent.state.sqlite import parse_turns
 
@@ -42,15 +43,17 @@ _SWEEP_SECONDS: Final = 10.0
 _IDLE_SECONDS = 10.0
 """After so long without need for it a connection beyond those that may be idle is closed."""
 _NOW: Final = "(SELECT extract(epoch FROM clock_timestamp())::float8)"
-_TAKE: Final = """
+_BEGUN: Final = f"""greatest((SELECT now FROM clock),
+  CASE WHEN l.arrival - (SELECT now FROM clock) <= %(most)s + {gcra.STEPPED_SECONDS} THEN l.arrival END)"""  # noqa: S608 - our own names
+_TAKE: Final = f"""
 WITH clock AS MATERIALIZED (SELECT extract(epoch FROM clock_timestamp())::float8 AS now),
 taken AS (
   INSERT INTO sage_agent_limits AS l (key, arrival) SELECT %(key)s, now + %(asked)s FROM clock WHERE %(asked)s <= %(most)s
-  ON CONFLICT (key) DO UPDATE SET arrival = greatest(l.arrival, (SELECT now FROM clock)) + %(asked)s
-    WHERE greatest(l.arrival, (SELECT now FROM clock)) + %(asked)s - (SELECT now FROM clock) <= %(most)s
+  ON CONFLICT (key) DO UPDATE SET arrival = {_BEGUN} + %(asked)s WHERE {_BEGUN} + %(asked)s - (SELECT now FROM clock) <= %(most)s
   RETURNING arrival)
-SELECT now, (SELECT arrival FROM taken), (SELECT arrival FROM sage_agent_limits WHERE key = %(key)s) FROM clock
-"""
+SELECT now, (SELECT arrival FROM taken) FROM clock
+"""  # noqa: S608 - our own names
+_MOMENT: Final = f"SELECT now, arrival FROM {_NOW} AS clock(now) LEFT JOIN sage_agent_limits ON key = %(key)s"  # noqa: S608 - our own names
 _CLAIM: Final = f"""
 INSERT INTO sage_agent_nonces AS n (key, until) VALUES (%(key)s, {_NOW} + %(seconds)s)
 ON CONFLICT (key) DO UPDATE SET until = excluded.until WHERE n.until <= {_NOW}
@@ -124,10 +127,10 @@ class PostgresStore:
         await self._pool.close(timeout=self._timeout)
 
     def renew(self, url: str) -> None:
-        """Connect with another user or password; what is connected stays so until its time is over."""
-        from psycopg.conninfo import conninfo_to_dict, make_conninfo
+        """Connect with another user or password; what is connected stays so until its time is over. Raises ConfigError."""
+        from psycopg.conninfo import make_conninfo
 
-        said = {name: value for name, value in conninfo_to_dict(url).items() if name in {"user", "password"}}
+        said = {name: value for name, value in _read(url).items() if name in {"user", "password"}}
         self._url = make_conninfo(self._url, **said)
 
     def connections(self) -> tuple[int, int]:
@@ -190,11 +193,19 @@ class PostgresStore:
 
 
 def _place(url: str) -> str:
-    """Where it is, without whom to be there."""
+    """Where it is, without whom to be there. Raises ConfigError."""
+    said = _read(url)
+    return f"{said.get('host', 'localhost')}:{said.get('port', 5432)}"
+
+
+def _read(url: str) -> Mapping[str, Any]:
+    from psycopg import ProgrammingError
     from psycopg.conninfo import conninfo_to_dict
 
-    said = conninfo_to_dict(url)
-    return f"{said.get('host', 'localhost')}:{said.get('port', 5432)}"
+    try:
+        return conninfo_to_dict(url)
+    except ProgrammingError:
+        raise unreadable_address() from None
 
 
 async def _make_tables(cursor: Any) -> None:
@@ -212,10 +223,17 @@ class PostgresLimits:
         """Take from a limit."""
         step = gcra.interval(rate)
         asked = {"key": digest(key), "asked": cost * step, "most": rate.burst * step * (1 + 1e-9)}
-        now, after, before = await self._store.one(_TAKE, asked)
-        if after is not None:
-            return gcra.granted(after, rate, now=now)
-        return gcra.refused(max(now, before or now), rate, cost=cost, now=now)
+
+        async def work(cursor: Any) -> Taken:
+            await cursor.execute(_TAKE, asked)
+            now, after = await cursor.fetchone()
+            if after is not None:
+                return gcra.granted(after, rate, now=now)
+            await cursor.execute(_MOMENT, asked)  # a statement of its own: the one above sees the moment as it was when it began to wait
+            now, arrival = await cursor.fetchone()
+            return gcra.refused(max(now, arrival or now), rate, cost=cost, now=now)
+
+        return await self._store.run(work)
 
 
 class PostgresNonces:

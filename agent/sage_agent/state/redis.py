@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 
@@ -11,6 +11,7 @@ from sage_agent.messages import Turn
 from sage_agent.state import gcra
 from sage_agent.state.base import Budget, Rate, Reserved, SessionKey, State, StateError, Stored, Taken
 from sage_agent.state.bounded import Bounded
+from sage_agent.state.config import unreadable_address
 from sage_agent.state.keys import digest, owner_of, raw, text_of
 from sage_agent.state.sqlite import parse_turns
 
@@ -22,6 +23,7 @@ local now = time[1] + time[2] / 1e6
 _TAKE: Final = f"""{_NOW}
 local step, burst, cost = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local begun = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now)
+if begun - now > burst * step + {gcra.STEPPED_SECONDS} then begun = now end
 local after = begun + cost * step
 if after - now > burst * step * (1 + 1e-9) then return {{0, string.format('%.6f', begun), string.format('%.6f', now)}} end
 redis.call('SET', KEYS[1], string.format('%.6f', after), 'PX', math.ceil((after - now) * 1000) + 1)
@@ -118,13 +120,12 @@ class RedisStore:
 
     def __init__(self, url: str, *, connections: int, timeout: float, prefix: str = "sage-agent") -> None:
         from redis.asyncio import BlockingConnectionPool, Redis
-        from redis.asyncio.connection import parse_url
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
 
         self._prefix = f"{{{prefix}}}"
         self._bounded = Bounded(timeout)
-        said: dict[str, Any] = dict(parse_url(url))
+        said: dict[str, Any] = dict(_read(url))
         self._credentials = Credentials(said.pop("username", ""), said.pop("password", ""))
         pool = BlockingConnectionPool(
             **said,
@@ -164,10 +165,8 @@ class RedisStore:
         await self._client.aclose()
 
     def renew(self, url: str) -> None:
-        """Connect with another user or password; what is connected stays so."""
-        from redis.asyncio.connection import parse_url
-
-        said = parse_url(url)
+        """Connect with another user or password; what is connected stays so. Raises ConfigError."""
+        said = _read(url)
         self._credentials.username, self._credentials.password = said.get("username", ""), said.get("password", "")
 
     def connections(self) -> tuple[int, int]:
@@ -198,6 +197,15 @@ class RedisStore:
 
 async def _coroutine(asked: Awaitable[T]) -> T:
     return await asked
+
+
+def _read(url: str) -> Mapping[str, Any]:
+    from redis.asyncio.connection import parse_url
+
+    try:
+        return cast("Mapping[str, Any]", parse_url(url))
+    except ValueError:
+        raise unreadable_address() from None
 
 
 def _place(kwargs: dict[str, Any]) -> str:
