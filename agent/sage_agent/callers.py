@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Final
 
+from sage_agent.state.base import Rate
+
 
 class Role(enum.IntEnum):
     """What a caller may do; a higher one may do all that a lower one may."""
@@ -21,12 +23,16 @@ class Role(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An identified caller: its id, whose data it sees, what it may do, and how it was identified (`api_key`, `jwt`, `mtls`, `did`)."""
+    """An identified caller: its id, whose data it sees, what it may do, and how it was identified (`api_key`, `jwt`, `mtls`, `did`).
+
+    `rate` is how often it may come where that is its own, None where its role says so.
+    """
 
     id: str
     tenant: str = ""
     role: Role = Role.OPERATOR
     how: str = "anonymous"
+    rate: Rate | None = None
 
     @property
     def owner(self) -> str:

@@ -90,10 +90,10 @@ def build_doors(config: SecurityConfig, did: DidConfig, state: State, audit: Aud
     signed = open_did(did, state.nonces, guard)
     guard = signed or guard
     rates = None
-    if config.rate is not None:
-        guard = rates = RateGuard(guard, state.limits, config.rate, proxies=config.proxies, refuse_blind=config.refuse_blind)
+    if config.rates is not None:
+        guard = rates = RateGuard(guard, state.limits, config.rates, proxies=config.proxies, refuse_blind=config.refuse_blind)
         if admin is not None:
-            admin = RateGuard(admin, state.limits, config.rate, proxies=config.proxies, refuse_blind=config.refuse_blind)
+            admin = RateGuard(admin, state.limits, config.rates, proxies=config.proxies, refuse_blind=config.refuse_blind)
     if audit is not None:
         guard = AuditGuard(guard, audit)
         admin = None if admin is None else AuditGuard(admin, audit)

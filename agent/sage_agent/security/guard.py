@@ -15,8 +15,9 @@ from sage_agent.problems import RETRY_SOON_SECONDS, Problem
 from sage_agent.security.addresses import client_address
 from sage_agent.security.api_keys import ApiKeys
 from sage_agent.security.certificates import Certificates
+from sage_agent.security.config import RatesConfig
 from sage_agent.security.options import Network
-from sage_agent.state.base import Limits, Rate, StateError, Taken
+from sage_agent.state.base import UNLIMITED, Limits, Rate, StateError, Taken
 from sage_agent.web.guard import Guard, say_also
 from sage_agent.web.wire import Head, Scope, head_of
 from sage_obs.conventions import RATE_LIMIT_DECISIONS, ErrorType
@@ -93,10 +94,12 @@ class CallerGuard:
 class RateGuard:
     """Implements `Guard` around another: callers come as often as they may, by their name, or by their address where they have none."""
 
-    def __init__(self, inner: Guard, limits: Limits, rate: Rate, *, proxies: Sequence[Network] = (), refuse_blind: bool = False) -> None:
+    def __init__(
+        self, inner: Guard, limits: Limits, rates: RatesConfig, *, proxies: Sequence[Network] = (), refuse_blind: bool = False
+    ) -> None:
         self._inner = inner
         self._limits = limits
-        self._rate = rate
+        self._rates = rates
         self._proxies = tuple(proxies)
         self._refuse_blind = refuse_blind
         self._blind = False
@@ -107,23 +110,27 @@ class RateGuard:
             caller = await self._inner.identify(scope)
         except Problem as problem:
             if problem.status == HTTPStatus.UNAUTHORIZED:
-                await self._take(scope, "address", self._address(scope))
+                await self._take(scope, ANONYMOUS)
             raise
-        if caller is ANONYMOUS:
-            await self._take(scope, "address", self._address(scope))
-        else:
-            await self._take(scope, "caller", f"{caller.tenant}/{caller.id}")
+        await self._take(scope, caller)
         return caller
 
-    async def _take(self, scope: Scope, where: str, key: str) -> None:
-        """Count one more. Raises Problem where that is one too many."""
+    async def _take(self, scope: Scope, caller: Caller) -> None:
+        """Count one more. Raises Problem where that is one too many.
+
+        Each rate is counted by itself: the moment kept for one says nothing of another, and a key may have another than its owner's token.
+        """
+        rate = self._rates.of(caller)
+        if rate == UNLIMITED:
+            return
+        where, who = ("address", self._address(scope)) if caller is ANONYMOUS else ("caller", caller.owner)
         try:
-            taken = await self._limits.take(f"{where}:{key}", self._rate)
+            taken = await self._limits.take(f"{where}:{rate.per_second!r}/{rate.burst}:{who}", rate)
         except StateError as exc:
             self._cannot_see(exc, where)
             return
         self._blind = False
-        say_also(scope, _headers(self._rate, taken))
+        say_also(scope, _headers(rate, taken))
         sage_obs.series(RATE_LIMIT_DECISIONS, where, "allowed" if taken.allowed else "refused").add()
         if not taken.allowed:
             wait = max(RETRY_SOON_SECONDS, math.ceil(taken.retry_after))
@@ -133,7 +140,7 @@ class RateGuard:
         """As the one inside; a caller who is known only now is limited by name, too."""
         proved = await self._inner.verify(scope, body, caller)
         if proved is not caller:
-            await self._take(scope, "caller", f"{proved.tenant}/{proved.id}")
+            await self._take(scope, proved)
         return proved
 
     def expose(self) -> None:
@@ -144,8 +151,8 @@ class RateGuard:
 
     def _address(self, scope: Scope) -> str:
         peer = scope.get("client")
-        forwarded = head_of(scope).get(b"x-forwarded-for", b"").decode("latin-1") if self._proxies else ""
-        return client_address(str(peer[0]) if peer else "", forwarded, self._proxies)
+        lines = [value for name, value in scope["headers"] if name == b"x-forwarded-for"] if self._proxies else []
+        return client_address(str(peer[0]) if peer else "", b",".join(lines).decode("latin-1"), self._proxies)
 
     def _cannot_see(self, error: StateError, where: str) -> None:
         """Say once that limits cannot be asked, and refuse where that is wanted."""

@@ -6,9 +6,10 @@ those of the store's own clock (a database's for a shared one), so that replicas
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from sage_agent.messages import Turn
 
@@ -27,6 +28,10 @@ class Rate:
 
     per_second: float
     burst: int
+
+
+UNLIMITED: Final = Rate(math.inf, 0)
+"""No rate at all; no store is asked about it."""
 
 
 @dataclass(frozen=True, slots=True)
