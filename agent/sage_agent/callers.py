@@ -14,7 +14,7 @@ class Role(enum.IntEnum):
     """What a caller may do; a higher one may do all that a lower one may."""
 
     VIEWER = 1
-    """Look: tasks, sessions, runtime information."""
+    """Look: runtime information, and over A2A the tasks of its tenant, of which those who make them see their own only."""
     OPERATOR = 2
     """Send messages."""
     ADMIN = 3

@@ -99,9 +99,10 @@ class Parts:
         self._audit = open_audit(config.security.audit)
         self._record = self._audit or NoAudit()
         self._doors = build_doors(config.security, config.did, state, self._audit)
-        guard = self._doors.guard
-        self._a2a = mount_a2a(config, self._service, state, guard)
-        lean = sage_obs.instrument_app(App(self._service, config.server, guard), operation=operation, protocol=config.protocol)
+        self._a2a = mount_a2a(config, self._service, state, self._doors.tasks)
+        lean = sage_obs.instrument_app(
+            App(self._service, config.server, self._doors.messages), operation=operation, protocol=config.protocol
+        )
         app = lean if self._a2a is None else a2a.beside(lean, _measured(self._a2a))
         self._admin = self._make_admin(config)
         self.app = app if self._admin is None else admin.beside(app, _measured(self._admin, self._admin.operation, config.protocol))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, Protocol
@@ -70,25 +70,56 @@ class Identification:
 
 
 class CallerGuard:
-    """Implements `Guard`: lets those in who prove who they are and have the role."""
+    """Implements `Guard`: lets those in who prove who they are."""
 
-    def __init__(self, identification: Identification, *, needed: Role = Role.OPERATOR) -> None:
+    def __init__(self, identification: Identification) -> None:
         self._identification = identification
-        self._needed = needed
 
     async def identify(self, scope: Scope) -> Caller:
         """Who this is."""
         caller = await self._identification.caller(scope, head_of(scope))
         if caller is None:
             raise unauthorized()
-        if caller.role < self._needed:
-            raise forbidden(self._needed)
         return caller
 
     async def verify(self, scope: Scope, body: bytes, caller: Caller) -> Caller:
         """The body proves nothing more."""
         del scope, body
         return caller
+
+
+def for_operators(scope: Scope, body: bytes) -> Role:
+    """What everything needs where messages are sent."""
+    del scope, body
+    return Role.OPERATOR
+
+
+class RoleGuard:
+    """Implements `Guard` around another: lets those in whose role is enough for what they ask.
+
+    `least` is needed for anything; `needed` says of a whole request what it needs, and is asked about those below operators only.
+    """
+
+    def __init__(self, inner: Guard, *, least: Role = Role.OPERATOR, needed: Callable[[Scope, bytes], Role] = for_operators) -> None:
+        self._inner = inner
+        self._least = least
+        self._needed = needed
+
+    async def identify(self, scope: Scope) -> Caller:
+        """Who this is."""
+        caller = await self._inner.identify(scope)
+        if caller.role < self._least:
+            raise forbidden(self._least)
+        return caller
+
+    async def verify(self, scope: Scope, body: bytes, caller: Caller) -> Caller:
+        """As the one inside; a caller who is known only now has its role only now."""
+        proved = await self._inner.verify(scope, body, caller)
+        if proved.role < Role.OPERATOR:
+            needed = max(self._least, self._needed(scope, body))
+            if proved.role < needed:
+                raise forbidden(needed)
+        return proved
 
 
 class RateGuard:

@@ -11,10 +11,10 @@ from typing import Any, Final, TypeVar
 
 from sage_agent.messages import Turn
 from sage_agent.state import gcra
-from sage_agent.state.base import Budget, Rate, Reserved, SessionKey, State, StateError, Stored, Taken
+from sage_agent.state.base import Budget, Owner, Rate, Reserved, SessionKey, State, StateError, Stored, Taken
 from sage_agent.state.bounded import Bounded
 from sage_agent.state.config import unreadable_address
-from sage_agent.state.keys import digest, owner_of, raw, text_of
+from sage_agent.state.keys import digest, owner_of, raw, task_owner, text_of
 from sage_agent.state.sqlite import parse_turns
 
 T = TypeVar("T")
@@ -29,17 +29,22 @@ CREATE TABLE IF NOT EXISTS sage_agent_budgets (name text PRIMARY KEY, until floa
 CREATE TABLE IF NOT EXISTS sage_agent_reservations (call text, name text, usd float8 NOT NULL, period float8 NOT NULL,
   until float8 NOT NULL, PRIMARY KEY (call, name));
 CREATE TABLE IF NOT EXISTS sage_agent_answers (key text PRIMARY KEY, value bytea NOT NULL, until float8 NOT NULL);
-CREATE TABLE IF NOT EXISTS sage_agent_tasks (owner text, id bytea, document bytea NOT NULL, version int NOT NULL,
-  until float8 NOT NULL, PRIMARY KEY (owner, id));
+CREATE TABLE IF NOT EXISTS sage_agent_owned_tasks (tenant text, id bytea, owner text NOT NULL, document bytea NOT NULL,
+  version int NOT NULL, until float8 NOT NULL, PRIMARY KEY (tenant, id));
 CREATE INDEX IF NOT EXISTS sage_agent_nonces_until ON sage_agent_nonces (until);
 CREATE INDEX IF NOT EXISTS sage_agent_answers_until ON sage_agent_answers (until);
+CREATE INDEX IF NOT EXISTS sage_agent_sessions_until ON sage_agent_sessions (until);
+CREATE INDEX IF NOT EXISTS sage_agent_reservations_until ON sage_agent_reservations (until);
+CREATE INDEX IF NOT EXISTS sage_agent_owned_tasks_until ON sage_agent_owned_tasks (until);
+CREATE INDEX IF NOT EXISTS sage_agent_owned_tasks_owner ON sage_agent_owned_tasks (owner, id);
 """
 _EXPIRING: Final = {
-    **dict.fromkeys(("nonces", "sessions", "reservations", "answers", "tasks", "budgets"), "until"),
+    **dict.fromkeys(("nonces", "sessions", "reservations", "answers", "owned_tasks", "budgets"), "until"),
     "limits": "arrival",
 }
 """When a row of a table has expired, by the column that says so."""
 _SWEEP_SECONDS: Final = 10.0
+_SWEEP_ROWS: Final = 1000
 _IDLE_SECONDS = 10.0
 """After so long without need for it a connection beyond those that may be idle is closed."""
 _NOW: Final = "(SELECT extract(epoch FROM clock_timestamp())::float8)"
@@ -180,10 +185,12 @@ class PostgresStore:
         return await self.run(work)
 
     async def sweep(self) -> None:
-        """Forget what has expired, a thousand of a kind at most; replicas that do so together share the work. Raises StateError."""
+        """Forget what has expired, a thousand rows at a time; replicas that do so together share the work. Raises StateError."""
         for table, column in _EXPIRING.items():
-            expired = f"SELECT ctid FROM sage_agent_{table} WHERE {column} <= {_NOW} LIMIT 1000 FOR UPDATE SKIP LOCKED"  # noqa: S608 - our own names
-            await self.count(f"DELETE FROM sage_agent_{table} WHERE ctid IN ({expired})")  # noqa: S608 - the same
+            expired = f"SELECT ctid FROM sage_agent_{table} WHERE {column} <= {_NOW} LIMIT {_SWEEP_ROWS} FOR UPDATE SKIP LOCKED"  # noqa: S608 - our own names
+            statement = f"DELETE FROM sage_agent_{table} WHERE ctid IN ({expired})"  # noqa: S608 - the same
+            while await self.count(statement) == _SWEEP_ROWS:
+                pass
 
     async def _keep_swept(self) -> None:
         while True:
@@ -380,39 +387,53 @@ class PostgresTasks:
     def __init__(self, store: PostgresStore) -> None:
         self._store = store
 
-    async def get(self, owner: str, task_id: str) -> Stored | None:
+    async def get(self, owner: Owner, task_id: str) -> Stored | None:
         """A task."""
-        statement = f"SELECT document, version FROM sage_agent_tasks WHERE owner = %s AND id = %s AND until > {_NOW}"  # noqa: S608 - our own names
-        row = await self._store.one(statement, (digest(owner), raw(task_id)))
+        tenant, user = task_owner(owner)
+        statement = (
+            "SELECT document, version FROM sage_agent_owned_tasks WHERE tenant = %s AND id = %s"  # noqa: S608 - our own names
+            f" AND %s IN ('', owner) AND until > {_NOW}"
+        )
+        row = await self._store.one(statement, (tenant, raw(task_id), user))
         return None if row is None else Stored(bytes(row[0]), row[1])
 
-    async def put(self, owner: str, task_id: str, document: bytes, *, expected: int, seconds: float) -> bool:
+    async def put(self, owner: Owner, task_id: str, document: bytes, *, expected: int, seconds: float) -> bool:
         """Write a task."""
+        tenant, user = task_owner(owner)
         statement = f"""
-            INSERT INTO sage_agent_tasks AS t VALUES (%(owner)s, %(id)s, %(document)s, %(expected)s + 1, {_NOW} + %(seconds)s)
-            ON CONFLICT (owner, id) DO UPDATE SET document = excluded.document, version = excluded.version, until = excluded.until
-            WHERE CASE WHEN t.until > {_NOW} THEN t.version ELSE 0 END = %(expected)s
+            INSERT INTO sage_agent_owned_tasks AS t VALUES (%(tenant)s, %(id)s, %(user)s, %(document)s, 1, {_NOW} + %(seconds)s)
+            ON CONFLICT (tenant, id) DO UPDATE
+              SET owner = excluded.owner, document = excluded.document, version = excluded.version, until = excluded.until
+            WHERE t.until <= {_NOW}
             """  # noqa: S608 - our own names
         if expected:
             statement = f"""
-            UPDATE sage_agent_tasks SET document = %(document)s, version = version + 1, until = {_NOW} + %(seconds)s
-            WHERE owner = %(owner)s AND id = %(id)s AND version = %(expected)s AND until > {_NOW}
+            UPDATE sage_agent_owned_tasks SET document = %(document)s, version = version + 1, until = {_NOW} + %(seconds)s
+            WHERE tenant = %(tenant)s AND id = %(id)s AND owner = %(user)s AND version = %(expected)s AND until > {_NOW}
             """  # noqa: S608 - our own names
-        asked = {"owner": digest(owner), "id": raw(task_id), "document": document, "expected": expected, "seconds": seconds}
+        asked = {"tenant": tenant, "user": user, "id": raw(task_id), "document": document, "expected": expected, "seconds": seconds}
         return await self._store.count(statement, asked) == 1
 
-    async def list(self, owner: str, *, limit: int, after: str = "") -> tuple[tuple[str, Stored], ...]:
+    async def list(self, owner: Owner, *, limit: int, after: str = "") -> tuple[tuple[str, Stored], ...]:
         """Tasks by id."""
+        tenant, user = task_owner(owner)
+        whose, of = ("owner = %s", user) if user else ("tenant = %s", tenant)
         statement = (
-            "SELECT id, document, version FROM sage_agent_tasks WHERE owner = %s AND id > %s"  # noqa: S608 - our own names
+            f"SELECT id, document, version FROM sage_agent_owned_tasks WHERE {whose} AND id > %s"  # noqa: S608 - our own names
             f" AND until > {_NOW} ORDER BY id LIMIT %s"
         )
-        rows = await self._store.all(statement, (digest(owner), raw(after), limit))
+        rows = await self._store.all(statement, (of, raw(after), limit))
         return tuple((text_of(task_id), Stored(bytes(document), version)) for task_id, document, version in rows)
 
-    async def delete(self, owner: str, task_id: str) -> None:
+    async def delete(self, owner: Owner, task_id: str) -> None:
         """Forget a task."""
-        await self._store.count("DELETE FROM sage_agent_tasks WHERE owner = %s AND id = %s", (digest(owner), raw(task_id)))
+        tenant, user = task_owner(owner)
+        statement = "DELETE FROM sage_agent_owned_tasks WHERE tenant = %s AND id = %s AND %s IN ('', owner)"
+        await self._store.count(statement, (tenant, raw(task_id), user))
+
+    async def erase(self, owner: Owner) -> int:
+        """Forget a user."""
+        return await self._store.count("DELETE FROM sage_agent_owned_tasks WHERE owner = %s", (task_owner(owner)[1],))
 
 
 def postgres_state(url: str, *, pool: Pool, timeout: float) -> State:

@@ -11,6 +11,7 @@ import pytest
 from sage_agent.callers import ANONYMOUS, Role
 from sage_agent.problems import Problem
 from sage_agent.security.did_options import DidCaller
+from sage_agent.security.guard import RoleGuard
 from sage_agent.state.base import StateError
 from sage_agent.state.memory import memory_state
 from sage_agent.web.wire import Scope
@@ -216,9 +217,9 @@ def test_who_is_not_on_the_list_is_refused_before_anything_is_looked_up() -> Non
 
 
 def test_a_caller_that_may_only_look_sends_no_messages() -> None:
-    """It is known, and may not: 403."""
+    """It is known only once its signature is verified, and may not: 403."""
     with pytest.raises(Problem) as raised:
-        asyncio.run(ask(guard(callers=(DidCaller("*", "", Role.VIEWER),)), signed(_SIGNER)))
+        asyncio.run(ask(RoleGuard(guard(callers=(DidCaller("*", "", Role.VIEWER),))), signed(_SIGNER)))
     assert raised.value.status == 403
 
 

@@ -23,7 +23,7 @@ from sage_agent.security.api_keys import ApiKeys
 from sage_agent.security.certificates import Certificates
 from sage_agent.security.config import JwtConfig, RatesConfig, _allowed
 from sage_agent.security.fingerprints import fingerprint
-from sage_agent.security.guard import CallerGuard, Identification, RateGuard
+from sage_agent.security.guard import CallerGuard, Identification, RateGuard, RoleGuard
 from sage_agent.security.options import KeyEntry, parse_api_keys, parse_role_rates
 from sage_agent.security.tokens import Tokens, fetch_url
 from sage_agent.state.base import UNLIMITED, Rate, StateError, Taken
@@ -272,7 +272,7 @@ def test_a_caller_is_known_by_a_key_in_either_header() -> None:
 def test_roles_are_asked_for() -> None:
     """A viewer sends no messages; nobody at all is told so in the same words whatever was wrong."""
     entry = KeyEntry("bob", "acme", Role.VIEWER, fingerprint(_KEY))
-    guard = CallerGuard(Identification(keys=ApiKeys([entry])))
+    guard = RoleGuard(CallerGuard(Identification(keys=ApiKeys([entry]))))
 
     async def main() -> None:
         with pytest.raises(Problem) as known:
@@ -407,7 +407,7 @@ def test_each_has_its_own_rate_or_its_roles_or_everybodys() -> None:
             {"id": "admin", "key": "0123456789abcdef admin", "role": "admin"},
         ]
     )
-    inner = CallerGuard(Identification(keys=ApiKeys(entries)), needed=Role.VIEWER)
+    inner = CallerGuard(Identification(keys=ApiKeys(entries)))
 
     async def let_in(name: str, among: RatesConfig) -> int:
         guard, key = RateGuard(inner, MemoryLimits(lambda: 0.0), among), f"0123456789abcdef {name}".encode()
