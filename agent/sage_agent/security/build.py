@@ -15,6 +15,7 @@ from sage_agent.security.did_config import DidConfig
 from sage_agent.security.did_open import open_did
 from sage_agent.security.guard import CallerGuard, Identification, RateGuard, RoleGuard
 from sage_agent.state.base import State
+from sage_agent.state.leases import LeasedLimits
 from sage_agent.web.guard import Guard, OpenGuard
 
 
@@ -93,9 +94,10 @@ def build_doors(config: SecurityConfig, did: DidConfig, state: State, audit: Aud
     guard = signed or guard
     rates = None
     if config.rates is not None:
-        guard = rates = RateGuard(guard, state.limits, config.rates, proxies=config.proxies, refuse_blind=config.refuse_blind)
+        limits = state.limits if state.store.kind == "memory" else LeasedLimits(state.limits, seconds=config.lease)
+        guard = rates = RateGuard(guard, limits, config.rates, proxies=config.proxies, refuse_blind=config.refuse_blind)
         if admin is not None:
-            admin = RateGuard(admin, state.limits, config.rates, proxies=config.proxies, refuse_blind=config.refuse_blind)
+            admin = RateGuard(admin, limits, config.rates, proxies=config.proxies, refuse_blind=config.refuse_blind)
     messages: Guard = RoleGuard(guard)
     tasks: Guard = RoleGuard(guard, least=Role.VIEWER, needed=needed_role)
     if audit is not None:

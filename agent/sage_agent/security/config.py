@@ -63,12 +63,16 @@ class RatesConfig:
 
 @dataclass(frozen=True, slots=True)
 class SecurityConfig:
-    """All of it. `rates` is None where nobody is limited; `refuse_blind` is what happens while limits cannot be asked."""
+    """All of it. `rates` is None where nobody is limited; `refuse_blind` is what happens while limits cannot be asked.
+
+    `lease` is how long a worker may keep what it has taken from a limit, in seconds.
+    """
 
     api_keys: tuple[KeyEntry, ...]
     api_keys_file: Path | None
     jwt: JwtConfig | None
     rates: RatesConfig | None
+    lease: float
     refuse_blind: bool
     proxies: tuple[Network, ...]
     allow: tuple[str, ...]
@@ -88,6 +92,7 @@ def read_security(plain: Mapping[str, Any]) -> SecurityConfig:
         api_keys_file=Path(plain["api_keys_file"]) if plain["api_keys_file"] else None,
         jwt=_jwt(plain),
         rates=_rates(plain),
+        lease=plain["rate_lease"],
         refuse_blind=plain["rate_on_error"] == "refuse",
         proxies=plain["trusted_proxies"],
         allow=_allowed(plain["tls_allow"]),

@@ -22,6 +22,7 @@ _RATES: Final = (1e-5, 1e6)
 """Messages a second: one a day, and more than any store counts."""
 _SHORTEST: Final = 16
 """Characters of a key: shorter ones can be guessed."""
+_LONGEST_LEASE: Final = 10.0
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -134,6 +135,14 @@ def parse_role_rates(value: object) -> dict[Role, Rate]:
     return rates
 
 
+def parse_lease(value: object) -> float:
+    """A duration in seconds of at most ten."""
+    seconds = parse_seconds(value)
+    if not 0 <= seconds <= _LONGEST_LEASE:
+        raise ValueError(f"expected a duration from 0 to {_LONGEST_LEASE:g}s")
+    return seconds
+
+
 def _role(given: object, where: str) -> Role:
     role = str(given).upper()
     if role not in Role.__members__:
@@ -193,6 +202,13 @@ SECURITY_OPTIONS: Final[Mapping[str, Option]] = {
     "rate_burst": Option("security.rate_limit.burst", ("SAGE_RATE_LIMIT_BURST",), parse_burst, 0, "at once; 0: those of two seconds"),
     "rate_roles": Option(
         "security.rate_limit.roles", ("SAGE_RATE_LIMIT_ROLES",), parse_role_rates, {}, "other rates: a list of {role, per_second, burst}"
+    ),
+    "rate_lease": Option(
+        "security.rate_limit.lease",
+        ("SAGE_RATE_LIMIT_LEASE",),
+        parse_lease,
+        0.0,
+        "how long a worker may keep messages it has taken from a limit, in seconds; what comes back in that time is missing from the burst",
     ),
     "rate_on_error": Option(
         "security.rate_limit.on_error",

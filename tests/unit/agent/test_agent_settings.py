@@ -169,6 +169,7 @@ ROWS: Final[Mapping[str, Row]] = {
     "security.rate_limit.per_second": Row(5, _at("security.rates.everybody.per_second"), 5.0),
     "security.rate_limit.burst": Row(9, _at("security.rates.everybody.burst"), 9, {"security.rate_limit.per_second": 1}),
     "security.rate_limit.roles": Row([{"role": "viewer", "per_second": 3}], _at("security.rates.roles"), {Role.VIEWER: Rate(3.0, 6)}),
+    "security.rate_limit.lease": Row("200ms", _at("security.lease"), 0.2),
     "security.rate_limit.on_error": Row("refuse", _at("security.refuse_blind"), True),
     "security.audit.path": Row("/a.jsonl", _at("security.audit.path"), Path("/a.jsonl")),
     "security.audit.key": Row(_KEY, _at("security.audit.key"), _KEY, _AUDIT),
