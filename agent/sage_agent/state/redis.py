@@ -144,7 +144,7 @@ class RedisStore:
     kind: Final = "redis"
 
     def __init__(self, url: str, *, connections: int, timeout: float, prefix: str = "sage-agent") -> None:
-        from redis.asyncio import BlockingConnectionPool, Redis
+        from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
 
@@ -152,6 +152,8 @@ class RedisStore:
         self._bounded = Bounded(timeout)
         said: dict[str, Any] = dict(_read(url))
         self._credentials = Credentials(said.pop("username", ""), said.pop("password", ""))
+        if issubclass(said.get("connection_class", Connection), SSLConnection) and said.get("ssl_cert_reqs") not in {"none", "CERT_NONE"}:
+            said.setdefault("ssl_check_hostname", True)  # redis-py before 6 takes any name that the authority has signed
         pool = BlockingConnectionPool(
             **said,
             credential_provider=self._credentials if self._credentials.password else None,

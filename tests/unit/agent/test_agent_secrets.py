@@ -195,6 +195,15 @@ def test_a_configuration_that_cannot_be_used_changes_nothing_until_it_can(
     assert [one.llm.first.api_keys for one in given] == [("two",)]
 
 
+def test_a_secret_that_looks_like_a_reference_is_in_no_error() -> None:
+    """What stands before `://` is named where it is a store that is known by name, and may be half a password elsewhere."""
+    with pytest.raises(SecretError, match="`vault:`"):
+        source_of("vault:secret/agent")
+    with pytest.raises(SecretError, match="no reader for secrets in that store") as error:
+        source_of("hunter2://x")
+    assert "hunter2" not in str(error.value)
+
+
 def test_whatever_goes_wrong_with_a_new_secret_the_next_one_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A defect of whoever is given it does not end the looking; its words, which may quote the secret, are not logged."""
     _write(tmp_path / "key", "one")

@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,6 +89,23 @@ def test_an_address_that_only_its_client_cannot_read_is_refused_without_it(url: 
     state, _ = make_state(good)
     with pytest.raises(ConfigError, match="cannot be read as an address"):
         state.store.renew(url)
+
+
+@pytest.mark.parametrize(
+    ("environ", "checked"),
+    [
+        ({"SAGE_DB_CONNECTION_STRING": "rediss://h/0"}, True),
+        ({"SAGE_DB_CONNECTION_STRING": "rediss://h/0?ssl_cert_reqs=none"}, None),
+        ({"SAGE_DB_CONNECTION_STRING": "rediss://h/0?ssl_check_hostname=false"}, False),
+        ({"SAGE_STORAGE_TYPE": "redis", "SAGE_STORAGE_TLS": "verify-full"}, True),
+        ({"SAGE_STORAGE_TYPE": "redis"}, None),
+    ],
+    ids=["by address", "unverified", "as it was asked", "by values", "plain"],
+)
+def test_redis_over_tls_is_the_host_it_was_meant_to_be(environ: dict[str, str], *, checked: bool | None) -> None:
+    """Its name is checked, whatever the client's version does by itself, unless somebody has said that nothing is."""
+    store: Any = make_state(config.load(file=None, environ=environ).state)[0].store
+    assert store._pool.connection_kwargs.get("ssl_check_hostname") is checked
 
 
 @pytest.mark.parametrize(("kind", "module"), [("postgres", "psycopg_pool"), ("redis", "redis")])
