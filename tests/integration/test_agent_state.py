@@ -217,6 +217,22 @@ def test_what_was_set_aside_is_settled_once(open_state: Open, name: str) -> None
     asyncio.run(main())
 
 
+def test_a_call_that_is_refused_begins_no_period(open_state: Open, name: str) -> None:
+    """The period is counted from the first that is spent on, not from the first that asked for too much."""
+
+    async def main() -> None:
+        async with _opened(open_state) as state:
+            budget, other = Budget(name, 1.0, 60.0), Budget(f"{name} other", 5.0, 60.0)
+            assert not (await state.budgets.reserve(f"{name} dear", 2.0, [other, budget], seconds=60)).allowed
+            await asyncio.sleep(0.5)
+            assert (await state.budgets.reserve(f"{name} cheap", 1.0, [budget, other], seconds=60)).allowed
+            for whose in (budget, other):
+                refused = await state.budgets.reserve(f"{name} more", 4.5, [whose], seconds=60)
+                assert (refused.allowed, refused.retry_after > 59.7) == (False, True)
+
+    asyncio.run(main())
+
+
 def test_a_budget_begins_anew(open_state: Open, name: str) -> None:
     """After its period nothing is spent; what is settled then belongs to the period before; what nobody settles stays spent."""
 

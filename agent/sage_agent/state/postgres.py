@@ -65,6 +65,29 @@ ON CONFLICT (key) DO UPDATE SET until = excluded.until WHERE n.until <= {_NOW}
 """  # noqa: S608 - the same
 
 
+_PERIODS: Final = f"""
+WITH clock AS MATERIALIZED (SELECT now FROM {_NOW} AS clock(now))
+INSERT INTO sage_agent_budgets AS b (name, until, usd)
+  SELECT name, now + seconds, 0 FROM clock, unnest(%(names)s::text[], %(periods)s::float8[]) AS asked(name, seconds) ORDER BY name
+ON CONFLICT (name) DO UPDATE SET
+  until = CASE WHEN b.until > (SELECT now FROM clock) THEN b.until ELSE excluded.until END,
+  usd = CASE WHEN b.until > (SELECT now FROM clock) THEN b.usd ELSE 0 END
+RETURNING name, (SELECT now FROM clock), until, usd
+"""  # noqa: S608 - our own names
+"""The periods that are under way, begun where there are none, and nobody else's until the transaction ends; locked in the order of their
+names, as everywhere, so that no two wait for each other."""
+_RESERVED: Final = "SELECT 1 FROM sage_agent_reservations WHERE call = %(call)s LIMIT 1"
+_UNBEGUN: Final = "DELETE FROM sage_agent_budgets WHERE name = ANY(%(names)s) AND usd = 0"
+"""Periods that began for a call which was refused: they begin with the first that is spent on."""
+_SET_ASIDE: Final = f"""
+WITH made AS (
+  INSERT INTO sage_agent_reservations (call, name, usd, period, until)
+    SELECT %(call)s, name, %(usd)s, until, {_NOW} + %(seconds)s FROM sage_agent_budgets WHERE name = ANY(%(names)s)
+  ON CONFLICT (call, name) DO NOTHING RETURNING name)
+UPDATE sage_agent_budgets AS b SET usd = b.usd + %(usd)s FROM made WHERE b.name = made.name
+"""  # noqa: S608 - our own names
+
+
 @dataclass(frozen=True, slots=True)
 class Pool:
     """Connections to keep: at most `most` open, `idle` of them when there is nothing to do, none older than `lifetime` seconds."""
@@ -306,28 +329,27 @@ class PostgresBudgets:
 
     async def reserve(self, call_id: str, usd: float, budgets: Sequence[Budget], *, seconds: float) -> Reserved:
         """Set money aside."""
-        call = digest(call_id)
+        names = [digest(budget.name) for budget in budgets]
+        asked = {
+            "call": digest(call_id),
+            "usd": usd,
+            "names": names,
+            "periods": [budget.seconds for budget in budgets],
+            "seconds": seconds,
+        }
 
         async def work(cursor: Any) -> Reserved:
-            for name in sorted(digest(budget.name) for budget in budgets):
-                await cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 1))", (name,))
-            await cursor.execute("SELECT 1 FROM sage_agent_reservations WHERE call = %s LIMIT 1", (call,))
-            if await cursor.fetchone() is not None:
-                return Reserved(allowed=True)
-            found = [await self._period(cursor, budget) for budget in budgets]
-            for budget, (now, until, spent) in zip(budgets, found, strict=True):
+            await cursor.execute(_PERIODS, asked)
+            found = {name: (now, until, spent) for name, now, until, spent in await cursor.fetchall()}
+            for budget, name in zip(budgets, names, strict=True):
+                now, until, spent = found[name]
                 if spent + usd > budget.usd:
+                    await cursor.execute(_RESERVED, asked)
+                    if await cursor.fetchone() is not None:
+                        return Reserved(allowed=True)
+                    await cursor.execute(_UNBEGUN, asked)
                     return Reserved(allowed=False, refused_by=budget.name, retry_after=until - now)
-            for budget, (now, until, _) in zip(budgets, found, strict=True):
-                await cursor.execute(
-                    "INSERT INTO sage_agent_budgets AS b VALUES (%s, %s, %s) ON CONFLICT (name) DO UPDATE SET until = excluded.until,"
-                    " usd = excluded.usd + CASE WHEN b.until = excluded.until THEN b.usd ELSE 0 END",
-                    (digest(budget.name), until, usd),
-                )
-                await cursor.execute(
-                    "INSERT INTO sage_agent_reservations VALUES (%s, %s, %s, %s, %s)",
-                    (call, digest(budget.name), usd, until, now + seconds),
-                )
+            await cursor.execute(_SET_ASIDE, asked)
             return Reserved(allowed=True)
 
         return await self._store.run(work)
@@ -336,9 +358,10 @@ class PostgresBudgets:
         """Replace what was set aside."""
         await self._store.count(
             f"""
-            WITH gone AS (DELETE FROM sage_agent_reservations WHERE call = %s AND until > {_NOW} RETURNING name, usd, period)
+            WITH gone AS (DELETE FROM sage_agent_reservations WHERE call = %s AND until > {_NOW} RETURNING name, usd, period),
+            held AS MATERIALIZED (SELECT name FROM sage_agent_budgets WHERE name IN (SELECT name FROM gone) ORDER BY name FOR UPDATE)
             UPDATE sage_agent_budgets AS b SET usd = greatest(0, b.usd + %s - gone.usd)
-            FROM gone WHERE b.name = gone.name AND b.until = gone.period
+            FROM gone JOIN held USING (name) WHERE b.name = gone.name AND b.until = gone.period
             """,  # noqa: S608 - our own names
             (digest(call_id), usd),
         )
