@@ -76,9 +76,8 @@ class Parts:
         self._audit = open_audit(config.security.audit)
         self._record = self._audit or NoAudit()
         self._doors = build_doors(config.security, config.did, state, self._audit)
-        guard = self._doors.guard
-        self._a2a = mount_a2a(config, self._service, state, guard)
-        served = App(self._service, config.server, guard, described=orjson.dumps(describe(config)))
+        self._a2a = mount_a2a(config, self._service, state, self._doors.tasks)
+        served = App(self._service, config.server, self._doors.messages, described=orjson.dumps(describe(config)))
         lean = sage_obs.instrument_app(served, operation=operation, protocol=config.protocol)
         app = lean if self._a2a is None else a2a.beside(lean, _measured(self._a2a))
         self._admin = self._make_admin(config)

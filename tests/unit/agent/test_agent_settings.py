@@ -13,8 +13,10 @@ import pytest
 import yaml
 
 from sage_agent import config
+from sage_agent.callers import Role
 from sage_agent.config import AgentConfig
 from sage_agent.options import AGENT_OPTIONS, VARIABLES
+from sage_agent.state.base import Rate
 from sage_obs.errors import ConfigError
 from sage_obs.privacy.content import Content
 from sage_obs.settings import OPTIONS, Option
@@ -170,8 +172,10 @@ ROWS: Final[Mapping[str, Row]] = {
     "security.jwt.leeway": _jwt("leeway", 5.0),
     "security.jwt.tenant_claim": _jwt("tenant_claim", "org"),
     "security.jwt.role_claim": _jwt("role_claim", "groups"),
-    "security.rate_limit.per_second": Row(5, _at("security.rate.per_second"), 5.0),
-    "security.rate_limit.burst": Row(9, _at("security.rate.burst"), 9, {"security.rate_limit.per_second": 1}),
+    "security.rate_limit.per_second": Row(5, _at("security.rates.everybody.per_second"), 5.0),
+    "security.rate_limit.burst": Row(9, _at("security.rates.everybody.burst"), 9, {"security.rate_limit.per_second": 1}),
+    "security.rate_limit.roles": Row([{"role": "viewer", "per_second": 3}], _at("security.rates.roles"), {Role.VIEWER: Rate(3.0, 6)}),
+    "security.rate_limit.lease": Row("200ms", _at("security.lease"), 0.2),
     "security.rate_limit.on_error": Row("refuse", _at("security.refuse_blind"), True),
     "security.audit.path": Row("/a.jsonl", _at("security.audit.path"), Path("/a.jsonl")),
     "security.audit.key": Row(_KEY, _at("security.audit.key"), _KEY, _AUDIT),
