@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from sage_obs.alerts import tools
-from sage_obs.alerts.catalogue import Links, groups
+from sage_obs.alerts.catalogue import groups
+from sage_obs.alerts.links import Links
 from sage_obs.alerts.model import AlertRule, Group, RecordingRule
 from sage_obs.alerts.promtest import RELEASES
 from sage_obs.alerts.render import ALERTMANAGER_FILE, RULES_FILE, ResponderRoute, render, rules_text

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from sage_obs.alerts.catalogue import Links, groups
+from sage_obs.alerts.catalogue import groups
+from sage_obs.alerts.links import Links
 from sage_obs.alerts.lint import lint
 from sage_obs.alerts.model import AlertRule, Group, RecordingRule
 from sage_obs.alerts.promtest import expand

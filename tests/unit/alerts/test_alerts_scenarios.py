@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, reject
 from hypothesis import strategies as st
 
-from sage_obs.alerts.catalogue import Links, groups
+from sage_obs.alerts.catalogue import groups
+from sage_obs.alerts.links import Links
 from sage_obs.alerts.promtest import promtool_files
 from sage_obs.alerts.scenarios import Bench, of_releases, of_trigger
 from sage_obs.alerts.timeline import Instance, Phase, Traffic, _distribution, input_series
