@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from sage_obs.alerts.catalogue import wanted
 from sage_obs.alerts.catalogue.rollback import GROUP_ROLLBACK
+from sage_obs.alerts.conditions import Condition
 from sage_obs.alerts.model import AlertRule, Group
 from sage_obs.alerts.scenarios import Bench, Firing, Scenario, of_releases, of_trigger
 from sage_obs.alerts.settings import AlertSettings
@@ -60,12 +61,16 @@ def _of_rollback(group: Group, windows: Windows) -> dict[str, dict[str, Any]]:
 
 def _of_conditions(group: Group, needed: Sequence[Group], windows: Windows, settings: AlertSettings) -> dict[str, Any]:
     conditions = {condition.alert: condition for condition in wanted(group.name, settings)}
-    tests = [
-        _trial_test(rule, some, group.interval)
-        for rule in group.alerts
-        for some in _apart(trials(conditions[rule.alert], windows, tick=group.interval, objectives=settings.objectives))
-    ]
+    tests = [test for rule in group.alerts for test in condition_tests(rule, conditions[rule.alert], windows, group.interval, settings)]
     return _file(needed, group.interval, tests)
+
+
+def condition_tests(
+    rule: AlertRule, condition: Condition, windows: Windows, tick: float, settings: AlertSettings = _AS_IT_IS
+) -> list[dict[str, Any]]:
+    """Promtool's tests of one alert, whose group is evaluated every `tick` seconds."""
+    every = trials(condition, windows, tick=tick, objectives=settings.objectives)
+    return [_trial_test(rule, some, tick) for some in _apart(every)]
 
 
 def _file(groups: Sequence[Group], interval: float, tests: list[dict[str, Any]]) -> dict[str, Any]:

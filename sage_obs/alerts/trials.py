@@ -39,6 +39,8 @@ _BEYOND: Final = 3
 """Ticks that an alert fires at least, where its end is looked at."""
 _PLENTY: Final = 100_000.0
 """Events in a tick, so many that the share alone decides."""
+_LONGEST_CALM: Final = 6 * 3600.0
+"""Seconds; longer windows are made as these are, and days take promtool minutes."""
 _HOUR: Final = 3600.0
 _DAY: Final = 86_400.0
 
@@ -425,7 +427,7 @@ def _burn(condition: Condition, clock: Clock, one: Burn | None, objective: Objec
         return
     few = 8.0 / (share * AFTER) / (last - _BEGINS)
     yield Trial("too-few-bad-events", flows(share * AFTER, few), last, looks=looks)
-    if one is not None:
+    if one is not None and seconds(one.long) <= _LONGEST_CALM:
         long = clock.window(seconds(one.long))
         burst = (_BEGINS + long + 2 + hold, _BEGINS + long + gone - 1)
         yield Trial("a-burst-after-calm", flows(share * AFTER, _PLENTY, before=long), last + long, looks=burst)
