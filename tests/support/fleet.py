@@ -39,7 +39,7 @@ llm:
   api_key: file:{secret}
   fallbacks: [{{provider: scripted, model: scripted}}]
   retry: {{max_wait: 100ms}}
-  breaker: {{failure_share: 0.9}}
+  breaker: {{failure_share: 1}}
   scripted: {{latency: 30ms, error_rate: {failing}}}
 performance:
   cache: {{enabled: true}}

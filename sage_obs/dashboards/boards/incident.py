@@ -125,9 +125,8 @@ def _before() -> Row:
     requests = [Query(rate(REQUESTS, ago=ago), name, dashed=bool(ago)) for ago, name in _AGO]
     failed = [Query(share(ERROR_RATE.signal, ago=ago), name, dashed=bool(ago)) for ago, name in _AGO]
     latency = [Query(quantile(0.95, REQUEST_OVERHEAD, ago=ago), name, dashed=bool(ago)) for ago, name in _AGO]
-    runs = Query(
-        f"sum by (runbook, outcome) (increase({series(RUNBOOK_RUNS, scope='', window='1h')})) or on () vector(0)", "{{runbook}} {{outcome}}"
-    )
+    finished = f"sum by (runbook, outcome) (increase({series(RUNBOOK_RUNS, scope='', window='1h')}))"
+    runs = Query(f'{finished} or on () label_replace(vector(0), "runbook", "none", "", "")', "{{runbook}} {{outcome}}")
     slow = [traces("Slow traces", "duration > 1s")]
     return Row(
         "Now and before",

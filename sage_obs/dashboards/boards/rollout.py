@@ -14,7 +14,7 @@ from sage_obs.conventions import (
     REQUESTS,
 )
 from sage_obs.dashboards.boards import shared
-from sage_obs.dashboards.expressions import JOB, by_version, of_version, or_zero, over, series
+from sage_obs.dashboards.expressions import JOB, by_version, none_where_no_errors, of_version, or_zero, over, series
 from sage_obs.dashboards.frame import choice, framed
 from sage_obs.dashboards.grafana import Dashboard
 from sage_obs.dashboards.panels import (
@@ -93,9 +93,8 @@ def _worst(trigger: Trigger) -> object:
 
 
 def _judged() -> Row:
-    firing = Query(
-        f'max by (alertname, version) ({ALERTS}{{{JOB}, action="rollback"}}) or on () 0 * max ({_running()})', "{{alertname}} {{version}}"
-    )
+    alerts = f'max by (alertname, version) ({ALERTS}{{{JOB}, action="rollback"}})'
+    firing = Query(none_where_no_errors(alerts, "alertname", f"max ({_running()})"), "{{alertname}} {{version}}")
     names = ((0.0, "quiet", "green"), (1.0, "pending or firing", RED))
     columns = (
         Column("Instances", f"count by (version) ({_running()})", COUNT),
