@@ -108,8 +108,8 @@ def _judged() -> Row:
         "How releases are judged",
         8,
         (
-            (10, numbers("Releases", "What the rollback triggers see of each release.", columns, rows=("version",))),
-            (8, states("Rollback alerts", "Alerts that call for a rollback: pending while they hold, then firing.", firing, names=names)),
+            (12, numbers("Releases", "What the rollback triggers see of each release.", columns, rows=("version",))),
+            (6, states("Rollback alerts", "Alerts that call for a rollback: pending while they hold, then firing.", firing, names=names)),
             (6, alert_list("Alerts", "Alerts that fire or are about to.", job=JOB)),
         ),
     )
