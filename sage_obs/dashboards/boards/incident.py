@@ -141,7 +141,10 @@ def _before() -> Row:
 
 
 def _lines() -> Row:
-    expr = '{job=~"$job"} | json | level=~"error|critical"'
-    description = "Errors that services log. A line's trace_id leads to its trace where the data source derives a field from it."
+    expr = f'{{job=~"$job"}} | json | level=~"error|critical" or outcome="{Outcome.SERVER_ERROR}"'
+    description = (
+        "Requests that failed, and errors that services log."
+        " A line's trace_id leads to its trace where the data source derives a field from it."
+    )
     links = [traces("Traces of failures", "status = error")]
     return Row("Errors as logged", 10, ((24, logs("Error lines", description, expr, links=links)),))
