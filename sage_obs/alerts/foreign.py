@@ -6,7 +6,7 @@ import enum
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +23,7 @@ _OWN: Final = "sage_"
 _ANNOTATIONS: Final = ("summary", "description", "runbook_url")
 _PLACE: Final = re.compile(r"(?P<file>.*?):(?P<line>\d+)(?::\d+)?: (?P<message>.*)")
 _PROMTOOL: Final = re.compile(
-    r"(?:.*?: )?(?:(?P<line>\d+):\d+: )?group \"(?P<group>.*?)\", rule (?P<number>\d+), \"(?P<rule>.*?)\": (?P<message>.*)"
+    r"(?:.*?: )?(?:(?P<line>\d+):\d+: )?group \"(?P<group>\d+)\", rule (?P<number>\d+), \"(?P<rule>.*?)\": (?P<message>.*)"
 )
 _CHATTER: Final = re.compile(r"Checking .*|\s*SUCCESS: .*|\s*FAILED:\s*|\s*")
 
@@ -83,11 +83,12 @@ def _unreadable(path: Path, error: ConfigError) -> FileFinding:
 
 
 def _promtool(groups: Sequence[FileGroup], promtool: Path) -> Iterator[FileFinding]:
-    """What `promtool check rules` finds in a file. It gets the groups one by one as they were understood, so that places are ours."""
+    """What `promtool check rules` finds in a file. It gets the groups as they were understood, named by their number: places are ours."""
     import yaml
 
+    numbered = [replace(one.group, name=str(number)).data() for number, one in enumerate(groups)]
     with tempfile.TemporaryDirectory(prefix="sage-obs-lint-") as folder:
-        (Path(folder) / "rules.yml").write_text(yaml.safe_dump({"groups": [one.group.data() for one in groups]}, allow_unicode=True))
+        (Path(folder) / "rules.yml").write_text(yaml.safe_dump({"groups": numbered}, allow_unicode=True))
         report = tools.check_files(promtool, ["rules.yml"], Path(folder))
     if report.passed:
         return
@@ -103,9 +104,9 @@ def _promtool(groups: Sequence[FileGroup], promtool: Path) -> Iterator[FileFindi
 
 
 def _placed(groups: Sequence[FileGroup], found: re.Match[str]) -> FileFinding:
-    group = next(one for one in groups if one.group.name == found["group"])
+    group = groups[int(found["group"])]
     line = group.lines[min(int(found["number"]), len(group.lines)) - 1]
-    return FileFinding(group.file, line, found["group"], found["rule"], Level.ERROR, f"promtool: {found['message']}")
+    return FileFinding(group.file, line, group.group.name, found["rule"], Level.ERROR, f"promtool: {found['message']}")
 
 
 def _finding(group: FileGroup, line: int, rule: str, level: Level, message: str) -> FileFinding:
@@ -124,9 +125,8 @@ def says_what_to_do(groups: tuple[FileGroup, ...]) -> Iterator[FileFinding]:
             yield _finding(group, line, rule.alert, Level.WARNING, "has no severity, by which alerts are routed")
         elif severity not in set(Severity):
             yield _finding(group, line, rule.alert, Level.WARNING, f"has the severity {severity!r}; ours are {', '.join(Severity)}")
-        for name in _ANNOTATIONS:
-            if not rule.annotations.get(name, "").strip():
-                yield _finding(group, line, rule.alert, Level.WARNING, f"has no {name}")
+        if missing := [name for name in _ANNOTATIONS if not rule.annotations.get(name, "").strip()]:
+            yield _finding(group, line, rule.alert, Level.WARNING, f"has no {', no '.join(missing)}")
 
 
 def tells_the_value(groups: tuple[FileGroup, ...]) -> Iterator[FileFinding]:

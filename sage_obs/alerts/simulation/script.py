@@ -92,7 +92,9 @@ def _phases(nodes: tuple[Node, ...], step: float) -> Iterator[Phase]:
         )
 
 
-def _traffic(said: dict[str, Node], step: float) -> Traffic:
+def _traffic(said: dict[str, Node], step: float) -> Traffic | None:
+    if "requests" in said and said["requests"].value in (None, "none"):
+        return None
     usual = Traffic()
     return Traffic(
         requests=_number(said["requests"], "requests", most=1e9) * step if "requests" in said else usual.requests,
