@@ -107,15 +107,32 @@ def export_(
 
 
 @command.command("lint")
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @_PROFILES
 @_SETTINGS
-def lint_(*, profile: str | None, settings_file: Path | None) -> None:
-    """Check the rules: promtool, amtool and this project's own rules about rules."""
+@click.option("--strict", is_flag=True, help="With files: exit 1 for warnings too.")
+@click.option("--json", "as_json", is_flag=True, help="With files: one JSON object a line for each finding.")
+def lint_(*, files: tuple[Path, ...], profile: str | None, settings_file: Path | None, strict: bool, as_json: bool) -> int:
+    """Check rules: promtool, amtool and this project's own rules about rules.
+
+    Without FILES these are the rules that sage-obs ships. With FILES they are yours: rule files of Prometheus, or a PrometheusRule of its
+    operator. Exit codes: 0 no errors, 1 errors (with --strict warnings too), 2 usage.
+    """
+    from sage_obs.cli.linting import lint_files
+
+    if files:
+        return lint_files(files, PROFILES[profile or "production"], strict=strict, as_json=as_json)
+    if strict or as_json:
+        raise click.UsageError("--strict and --json are about FILES.")
+    _lint_own(profile, _settings(settings_file))
+    return 0
+
+
+def _lint_own(profile: str | None, settings: AlertSettings) -> None:
     from sage_obs.alerts import catalogue, lint, tools
     from sage_obs.alerts.links import Links
     from sage_obs.stack.binaries import find
 
-    settings = _settings(settings_file)
     for windows in _chosen(profile):
         groups = catalogue.groups(settings.of(windows), links=Links(), settings=settings)
         findings = lint.lint(groups, also=settings.metrics)
@@ -178,3 +195,62 @@ def _rendered(windows: Windows, settings: AlertSettings) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="sage-obs-alerts-") as folder:
         tools.write(Path(folder), render(windows, links=Links(), responder=ResponderRoute(), settings=settings))
         yield Path(folder)
+
+
+@command.command("simulate")
+@click.option("--script", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="An incident written down as YAML.")
+@click.option("--prometheus", metavar="URL", help="The Prometheus that remembers the incident.")
+@click.option("--from", "begin", metavar="TIME", help="When it began: 2026-11-30T08:00:00Z, Unix seconds, or now-2h.")
+@click.option("--to", "end", metavar="TIME", help="When it was over.")
+@click.option("--step", metavar="DURATION", help="Between two values that are read; the scrape interval of the windows otherwise.")
+@click.option("--warmup", metavar="DURATION", help="Read before --from to fill windows; what the rules need, at most 6h, otherwise.")
+@click.option("--job", "jobs", multiple=True, metavar="JOB", help="Only series of this job; may be repeated.")
+@click.option(
+    "--rules",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Rules of your own instead of ours; may be repeated.",
+)
+@click.option("--alert", "alerts", multiple=True, metavar="PATTERN", help="Only these alerts, such as 'SageRollback*'; may be repeated.")
+@click.option("--expect", "expected", multiple=True, metavar="ALERT", help="Exit 1 unless this alert fires; may be repeated.")
+@_PROFILE
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each change.")
+def simulate_(
+    *,
+    script: Path | None,
+    prometheus: str | None,
+    begin: str | None,
+    end: str | None,
+    step: str | None,
+    warmup: str | None,
+    jobs: tuple[str, ...],
+    rules: tuple[Path, ...],
+    alerts: tuple[str, ...],
+    expected: tuple[str, ...],
+    profile: str,
+    as_json: bool,
+) -> int:
+    """Replay an incident and see when each alert would have become pending, fired and ended.
+
+    The incident is a --script, or what a --prometheus remembers. Prometheus's own rule engine evaluates the rules. Exit codes: 0 replayed,
+    whatever fired; 1 an alert of --expect did not fire, or a server or promtool could not be used; 2 usage, a script or rules with errors.
+    """
+    from sage_obs.cli.simulating import Asked, simulate
+
+    return simulate(
+        Asked(
+            script=script,
+            prometheus=prometheus,
+            begin=begin,
+            end=end,
+            step=step,
+            warmup=warmup,
+            jobs=jobs,
+            rules=rules,
+            alerts=alerts,
+            expected=expected,
+            windows=PROFILES[profile],
+            as_json=as_json,
+        )
+    )
