@@ -56,7 +56,7 @@ def from_url(url: str, kind: str, *, seconds: int | None, token: str, patience: 
 
 
 def _trust(address: str) -> ssl.SSLContext | bool:
-    """Whom an address is believed: SSL_CERT_FILE's authorities, else the usual ones. None where nothing is encrypted: reading them is slow."""
+    """SSL_CERT_FILE's authorities, else the usual ones; none where nothing is encrypted, as reading them is slow."""
     if not address.startswith("https:"):
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     file = os.environ.get("SSL_CERT_FILE")
