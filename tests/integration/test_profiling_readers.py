@@ -49,7 +49,8 @@ const found = Profile.decode(zlib.gunzipSync(fs.readFileSync(source)));
 fs.writeFileSync(target, zlib.gzipSync(Buffer.from(found.encode())));
 const text = at => found.stringTable.strings[Number(at)];
 const functions = new Map(found.function.map(one => [String(one.id), one]));
-const frame = line => [text(functions.get(String(line.functionId)).name), text(functions.get(String(line.functionId)).filename), Number(line.line)];
+const called = line => functions.get(String(line.functionId));
+const frame = line => [text(called(line).name), text(called(line).filename), Number(line.line)];
 const places = new Map(found.location.map(one => [String(one.id), one.line.map(frame)]));
 console.log(JSON.stringify({
   kinds: found.sampleType.map(one => [text(one.type), text(one.unit)]),
