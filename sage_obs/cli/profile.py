@@ -13,6 +13,7 @@ import click
 from sage_obs.errors import ConfigError, RefusedError
 
 if TYPE_CHECKING:
+    from sage_obs.profiling.capture import Captured
     from sage_obs.profiling.profile import Profile
 
 _CLEAR = "\x1b[2J\x1b[H"
@@ -65,6 +66,42 @@ def _add(kind: str, words: str) -> None:
 
 for _kind, _words in _KINDS.items():
     _add(_kind, _words)
+
+
+@command.command("capture")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@_PID
+@_URL
+@click.option("--seconds", type=click.IntRange(1, 120), default=5, show_default=True, help="How long to look.")
+@_FORCE
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for each kind of profile on stdout.")
+def capture_(*, folder: Path, pid: int | None, url: str | None, seconds: int, force: bool, as_json: bool) -> int:
+    """Take every profile at once, before something is changed: files and flame graphs in FOLDER.
+
+    With both --url and --pid a service that does not answer is looked at from outside.
+    """
+    from sage_obs.profiling import capture, fetch
+
+    for path in capture.paths(folder):
+        _check({"output": path, "force": force})
+    asked = url or (fetch.DEFAULT_URL if pid is None else "")
+    found = capture.capture(capture.Subject(asked, pid, _token()), folder, seconds=seconds)
+    for one in found:
+        _tell(one, as_json=as_json)
+    return 0 if any(one.files for one in found) else 1
+
+
+def _tell(one: Captured, *, as_json: bool) -> None:
+    """What came of one kind, for machines or for people."""
+    import orjson
+
+    if as_json:
+        click.echo(orjson.dumps({"kind": one.kind, "files": [str(path) for path in one.files], "error": one.error}))
+        return
+    for path in one.files:
+        click.echo(str(path))
+    if not one.files:
+        click.echo(f"{one.kind}: {one.error or 'nothing to be seen'}", err=True)
 
 
 def _taken(kind: str, *, pid: int | None, url: str | None, seconds: int | None) -> Profile:

@@ -26,7 +26,8 @@ class Release:
 class Instance:
     """One running copy: what it runs and where it answers. `ready` is what the platform's own health gate last saw.
 
-    One that is `draining` was told to end and may still be answering what it had begun.
+    One that is `draining` was told to end and may still be answering what it had begun. `profiles_url` is where it would serve
+    profiles, "" where nobody knows.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Instance:
     log: str
     started_at: float
     draining: bool = False
+    profiles_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -25,8 +27,11 @@ _SAMPLED: Final = ("cpu", "wall")
 _DEFAULT_SECONDS: Final = 10
 
 
-def from_url(url: str, kind: str, *, seconds: int | None, token: str) -> Profile:
-    """A profile of the process that serves them at `url`. Raises ConfigError for no URL, UnavailableError where there is no profile."""
+def from_url(url: str, kind: str, *, seconds: int | None, token: str, patience: float | None = None) -> Profile:
+    """A profile of the process that serves them at `url`; it is given up when nothing comes for `patience` seconds, or 30 more than asked.
+
+    Raises ConfigError for no URL, UnavailableError where there is no profile.
+    """
     import httpx
 
     parameters = {"mode": "wall"} if kind == "wall" else {}
@@ -35,8 +40,8 @@ def from_url(url: str, kind: str, *, seconds: int | None, token: str) -> Profile
     address = f"{_base(url)}{_PATHS[kind]}"
     headers = {"authorization": f"Bearer {token}"} if token else {}
     try:
-        patience = (seconds or _DEFAULT_SECONDS) + _MARGIN_SECONDS
-        answer = httpx.get(address, params=parameters, headers=headers, timeout=patience, trust_env=False)
+        patience = patience or (seconds or _DEFAULT_SECONDS) + _MARGIN_SECONDS
+        answer = httpx.get(address, params=parameters, headers=headers, timeout=patience, trust_env=False, verify=_trust(address))
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
         reason = str(exc) or type(exc).__name__
         hint = "Is it on? SAGE_PROFILING_ENABLED=true; --url says where, and --pid looks at any Python process."
@@ -50,6 +55,14 @@ def from_url(url: str, kind: str, *, seconds: int | None, token: str) -> Profile
         raise UnavailableError(f"What {address} answers is no profile: {exc}.") from exc
 
 
+def _trust(address: str) -> ssl.SSLContext | bool:
+    """SSL_CERT_FILE's authorities, else the usual ones; none where nothing is encrypted, as reading them is slow."""
+    if not address.startswith("https:"):
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    file = os.environ.get("SSL_CERT_FILE")
+    return ssl.create_default_context(cafile=file) if file else True
+
+
 def _base(url: str) -> str:
     parts = urlsplit(url if "://" in url else f"http://{url}")
     if parts.scheme not in {"http", "https"} or not parts.netloc:
@@ -58,10 +71,14 @@ def _base(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, f"{path.rstrip('/')}/", "", ""))
 
 
-def from_process(pid: int, kind: str, *, seconds: int | None) -> Profile:
-    """A profile of any Python process of this machine. Raises ConfigError for a kind that is not seen from outside, UnavailableError."""
+def from_process(pid: int, kind: str, *, seconds: int | None, stop: bool = True) -> Profile:
+    """A profile of any Python process of this machine, which is stopped for each look, or not, for a few stacks that are torn.
+
+    Raises ConfigError for a kind that is not seen from outside, UnavailableError.
+    """
+    how = [] if stop else ["--nonblocking"]
     if kind == "tasks":
-        return _dumped(pid)
+        return _dumped(pid, how)
     if kind not in _SAMPLED:
         raise ConfigError(
             f"A process's {kind} cannot be seen from outside.", hint="Serve profiles from it (SAGE_PROFILING_ENABLED=true) and use --url."
@@ -69,7 +86,7 @@ def from_process(pid: int, kind: str, *, seconds: int | None) -> Profile:
     with tempfile.TemporaryDirectory(prefix="sage-obs-profile-") as folder:
         output = Path(folder) / "raw"
         length = min(seconds or _DEFAULT_SECONDS, MOST_SECONDS)
-        options = ["--format", "raw", "--duration", str(length), "--rate", str(_HZ), "--full-filenames", "--output", str(output)]
+        options = ["--format", "raw", "--duration", str(length), "--rate", str(_HZ), "--full-filenames", "--output", str(output), *how]
         _spy("record", pid, [*options, *(["--idle"] if kind == "wall" else [])], seconds=length)
         period = 1_000_000_000 // _HZ
         kinds = (Kind("samples", "count"), Kind(kind, "nanoseconds"))
@@ -78,8 +95,8 @@ def from_process(pid: int, kind: str, *, seconds: int | None) -> Profile:
     return Profile(kinds, found.samples, kind, kinds[1], period, duration=length * 1_000_000_000, comments=(f"py-spy, process {pid}",))
 
 
-def _dumped(pid: int) -> Profile:
-    listed = json.loads(_spy("dump", pid, ["--json"], seconds=0))
+def _dumped(pid: int, how: list[str]) -> Profile:
+    listed = json.loads(_spy("dump", pid, ["--json", *how], seconds=0))
     rows = [(tuple(map(_frame, one["frames"])), (1,), (("kind", "thread"), ("thread_name", str(one["thread_name"])))) for one in listed]
     comments = (f"py-spy, process {pid}: threads, as tasks are not seen from outside",)
     return Profile((tasks.KIND,), folded(rows), tasks.KIND.type, comments=comments)

@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,29 +33,40 @@ from sage_obs.runbooks.world import World
 if TYPE_CHECKING:
     import httpx
 
-ITEMS: Final = ("metrics", "health", "logs", "stacks", "platform", "queries")
+ITEMS: Final = ("metrics", "health", "logs", "stacks", "profiles", "platform", "queries")
 """What can be captured."""
 FOLDER: Final = "evidence"
 _TAIL_BYTES: Final = 256 * 1024
 _LIMIT_BYTES: Final = 4 * 1024 * 1024
+_PROFILED: Final = 5
+"""Most seconds over which profiles are taken; of a short budget it is a quarter, as what is measured has to be fetched and drawn, too."""
 _LINE: Final = 16 * 1024
 """Characters of a line that are kept: what is longer is no text for people, and slow to look through for secrets."""
 
 
-@dataclass(slots=True)
-class _Task:
-    """One item: the file it becomes, how to get it, and what came of it."""
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A file that an item becomes, or the reason why there is none."""
 
     name: str
     file: str
-    collect: Callable[[], str]
-    text: str | None = None
+    data: bytes = b""
+    error: str = ""
+
+
+@dataclass(slots=True)
+class _Task:
+    """One item: its name, how to get it, and what came of it."""
+
+    name: str
+    collect: Callable[[], tuple[_Part, ...]]
+    parts: tuple[_Part, ...] = ()
     error: str = ""
     done: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
         try:
-            self.text = redact_text(self.collect())
+            self.parts = self.collect()
         except Exception as exc:  # noqa: BLE001 - whatever keeps one item from being captured is recorded with it
             self.error = redact_text(_cut(f"{type(exc).__name__}: {exc}"))
         finally:
@@ -73,7 +85,7 @@ def capture(world: World, items: Sequence[str], folder: Path, *, budget: float) 
         threading.Thread(target=task.run, name=f"evidence {task.name}", daemon=True).start()
     for task in tasks:
         task.done.wait(max(0.0, deadline - time.monotonic()))
-    return tuple(_exhibit(task, folder, budget) for task in tasks)
+    return tuple(exhibit for task in tasks for exhibit in _exhibits(task, folder, budget))
 
 
 def _described(world: World, budget: float) -> PlatformState | None:
@@ -97,17 +109,23 @@ def _cut(text: str) -> str:
     return "\n".join(line if len(line) <= _LINE else f"{line[:_LINE]}… (cut)" for line in text[:_TAIL_BYTES].split("\n"))
 
 
-def _exhibit(task: _Task, folder: Path, budget: float) -> Exhibit:
-    if not task.done.is_set():
-        return Exhibit(task.name, "", "", 0, f"not captured within {budget:g} s")
-    if task.text is None:
-        return Exhibit(task.name, "", "", 0, task.error)
-    data = task.text.encode(errors="replace")[:_LIMIT_BYTES]
+def _exhibits(task: _Task, folder: Path, budget: float) -> Iterator[Exhibit]:
+    late = "" if task.done.is_set() else f"not captured within {budget:g} s"
+    if error := late or task.error:
+        yield Exhibit(task.name, "", "", 0, error)
+        return
+    for part in task.parts:
+        yield _exhibit(part, folder)
+
+
+def _exhibit(part: _Part, folder: Path) -> Exhibit:
+    if part.error:
+        return Exhibit(part.name, "", "", 0, part.error)
     try:
-        _write(folder / task.file, data)
+        _write(folder / part.file, part.data)
     except OSError as exc:
-        return Exhibit(task.name, "", "", 0, f"cannot be written: {exc.strerror}")
-    return Exhibit(task.name, f"{FOLDER}/{task.file}", hashlib.sha256(data).hexdigest(), len(data), "")
+        return Exhibit(part.name, "", "", 0, f"cannot be written: {exc.strerror}")
+    return Exhibit(part.name, f"{FOLDER}/{part.file}", hashlib.sha256(part.data).hexdigest(), len(part.data), "")
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -122,20 +140,27 @@ def _tasks(world: World, described: PlatformState | None, items: Sequence[str], 
         yield from _instance_tasks(instance, items, budget)
     if "platform" in items and described:
         text = json.dumps(asdict(described), indent=2, sort_keys=True) + "\n"
-        yield _Task("platform state", "platform.json", lambda: text)
+        yield _text("platform state", "platform.json", lambda: text)
     if "queries" in items:
-        yield _Task("trigger measurements", "queries.json", lambda: world.signals.snapshot(seconds=world.windows.rate * 3))
+        yield _text("trigger measurements", "queries.json", lambda: world.signals.snapshot(seconds=world.windows.rate * 3))
+
+
+def _text(name: str, file: str, collect: Callable[[], str]) -> _Task:
+    """One file of text, without secrets."""
+    return _Task(name, lambda: (_Part(name, file, redact_text(collect()).encode(errors="replace")[:_LIMIT_BYTES]),))
 
 
 def _instance_tasks(one: Instance, items: Sequence[str], budget: float) -> Iterator[_Task]:
     if "metrics" in items:
-        yield _Task(f"metrics of {one.name}", f"{one.name}-metrics.txt", lambda: _get(one.ops_url + METRICS_PATH, budget))
+        yield _text(f"metrics of {one.name}", f"{one.name}-metrics.txt", lambda: _get(one.ops_url + METRICS_PATH, budget))
     if "health" in items:
-        yield _Task(f"health of {one.name}", f"{one.name}-health.json", lambda: _health(one.ops_url, budget))
+        yield _text(f"health of {one.name}", f"{one.name}-health.json", lambda: _health(one.ops_url, budget))
     if "logs" in items:
-        yield _Task(f"log tail of {one.name}", f"{one.name}-log.txt", lambda: _cut(_tail(Path(one.log))))
+        yield _text(f"log tail of {one.name}", f"{one.name}-log.txt", lambda: _cut(_tail(Path(one.log))))
     if "stacks" in items:
-        yield _Task(f"stacks of {one.name}", f"{one.name}-stacks.txt", lambda: _cut(_stacks(one.pid, budget)))
+        yield _text(f"stacks of {one.name}", f"{one.name}-stacks.txt", lambda: _cut(_stacks(one.pid, budget)))
+    if "profiles" in items:
+        yield _Task(f"profiles of {one.name}", lambda: tuple(_profiles(one, budget)))
 
 
 def _get(url: str, timeout: float) -> str:
@@ -172,6 +197,47 @@ def _tail(path: Path) -> str:
         stream.seek(max(0, size - _TAIL_BYTES))
         data = stream.read(_TAIL_BYTES)
     return data.decode(errors="replace")
+
+
+def _profiles(one: Instance, budget: float) -> Iterator[_Part]:
+    """Every profile with its flame graph, by a process of its own, which is ended when the time is over.
+
+    They hold names of code and no values, so nothing is looked for in them that would be a secret.
+    """
+    if not one.profiles_url and not _is_there(one.pid):
+        raise UnavailableError(f"process {one.pid} is not there")
+    seconds = max(1, min(_PROFILED, int(budget / 4)))
+    asked = ["--pid", str(one.pid), *(["--url", one.profiles_url] if one.profiles_url else [])]
+    with tempfile.TemporaryDirectory(prefix="sage-obs-evidence-") as folder:
+        command = [sys.executable, "-m", "sage_obs", "profile", "capture", folder, "--json", "--force", "--seconds", str(seconds), *asked]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=budget, check=False)
+        found = [json.loads(line) for line in done.stdout.splitlines()]
+        if not found:
+            raise UnavailableError(f"no profile could be taken: {done.stderr.strip() or 'no reason given'}")
+        for each in found:
+            name = f"{each['kind']} profile of {one.name}"
+            if each["error"]:
+                yield _Part(name, "", error=redact_text(_cut(each["error"])))
+            for path in map(Path, each["files"]):
+                words = name.replace("profile", "flame graph") if path.suffix == ".html" else name
+                yield _whole(words, f"{one.name}-{path.name}", path.read_bytes())
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
+def _whole(name: str, file: str, data: bytes) -> _Part:
+    """A file of which a part is worth nothing."""
+    if len(data) > _LIMIT_BYTES:
+        return _Part(name, "", error=f"larger than {_LIMIT_BYTES >> 20} MiB")
+    return _Part(name, file, data)
 
 
 def _stacks(pid: int, timeout: float) -> str:

@@ -17,7 +17,7 @@ from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Final, Self
 
-from sage_obs.conventions import SERVICE
+from sage_obs.conventions import DEFAULT_PROFILING_PORT, SERVICE
 from sage_obs.errors import PlatformError, UnavailableError
 from sage_obs.platforms.base import Release
 from sage_obs.platforms.ledger import Standing
@@ -161,7 +161,9 @@ class Stack:
         self._say(f"{part}: {done} after {time.monotonic() - started:.1f} s")
 
     def _start_agent(self, listener: socket.socket) -> LocalSupervisor:
-        host = Host(listener, self._next_ops_port, self.state / "logs", {"PYTHONUNBUFFERED": "1"})
+        named = os.environ.get("SAGE_PROFILING_PORT")
+        profiles = None if named else self._next_profiles_port
+        host = Host(listener, self._next_ops_port, self.state / "logs", {"PYTHONUNBUFFERED": "1"}, profiles)
         supervisor = LocalSupervisor(self._root, service=SERVICE, host=host, events=lambda text: self._say(f"agent: {text}"))
         release = None if self._resumes() else self._made()
         self._cleanup.callback(supervisor.stop)
@@ -210,6 +212,11 @@ class Stack:
         """The metrics port while it is free; a release that starts beside another takes any other."""
         wanted = self.layout.ports["metrics"]
         return wanted if wanted and is_free(wanted) else Ports("any").take("metrics", 0)
+
+    def _next_profiles_port(self) -> int:
+        """The port everybody knows while it is free and ports are not to be any."""
+        wanted = 0 if self.options.policy == "any" else DEFAULT_PROFILING_PORT
+        return wanted if wanted and is_free(wanted) else Ports("any").take("profiles", 0)
 
     def _run(self, part: Part) -> None:
         with self._phase(part.name, "ready" if part.ready else "started"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -99,9 +99,10 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
 
 
 def _checked(kind: type[T], data: object, path: Path) -> T:
-    """`data` as a record of this kind, each value of its declared type."""
+    """`data` as a record of this kind, each value of its declared type; what an older version did not write has its default."""
     if not isinstance(data, dict):
         raise _unreadable(path)
+    data = {field.name: field.default for field in fields(kind) if field.default is not MISSING} | data  # type: ignore[arg-type]
     wrong = [field.name for field in fields(kind) if not isinstance(data.get(field.name), _KINDS[str(field.type)])]  # type: ignore[arg-type]
     if wrong:
         raise _unreadable(path)

@@ -31,6 +31,7 @@ from sage_obs.processes import Process, spawn, stop
 
 HEARTBEAT: Final = 1.0
 """Seconds between two status reports when nothing changes."""
+_PROFILES_PORT: Final = "SAGE_PROFILING_PORT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +47,15 @@ class Gate:
 class Host:
     """What instances get from where they run.
 
-    The shared listening socket, a free port for each one's operations server, a folder for their logs, environment variables.
+    The shared listening socket, a free port for each one's operations server, a folder for their logs, environment variables, and,
+    where they are told which one, a free port for each one's profiles.
     """
 
     listener: socket.socket
     ops_port: Callable[[], int]
     logs: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    profiles_port: Callable[[], int] | None = None
 
 
 @dataclass(slots=True)
@@ -60,6 +63,7 @@ class _Running:
     release: StoredRelease
     process: Process
     ops_port: int
+    profiles_url: str
     deadline: float
     ready: bool = False
     draining: bool = False
@@ -183,6 +187,7 @@ class LocalSupervisor:
         self._started += 1
         name, port = f"{self._service}-{self._started}", self._host.ops_port()
         environment = {
+            **self._profiled(),
             **self._host.environment,
             **release.environment,
             "SAGE_SERVICE_VERSION": release.version,
@@ -193,7 +198,11 @@ class LocalSupervisor:
         command = [sys.executable if part == "python" else part for part in release.argv()]
         process = spawn(name, command, log=self._host.logs / f"{name}.log", environment=environment, listener=self._host.listener.fileno())
         self._events(f"{release.version} is starting (pid {process.pid})")
-        return _Running(release, process, port, time.monotonic() + self._gate.ready)
+        return _Running(release, process, port, _profiles_url({**os.environ, **environment}), time.monotonic() + self._gate.ready)
+
+    def _profiled(self) -> dict[str, str]:
+        """Where an instance that serves profiles does so, unless the release says another place."""
+        return {} if self._host.profiles_port is None else {_PROFILES_PORT: str(self._host.profiles_port())}
 
     def _judge(self, candidate: _Running) -> None:
         """Promote a candidate that is ready; give up one that died or took too long."""
@@ -283,6 +292,7 @@ class LocalSupervisor:
             log=str(running.process.log),
             started_at=running.process.started_at,
             draining=running.draining,
+            profiles_url=running.profiles_url,
         )
 
 
@@ -301,6 +311,13 @@ def answers(url: str) -> bool:
 
 def _ops_url(running: _Running) -> str:
     return f"http://127.0.0.1:{running.ops_port}"
+
+
+def _profiles_url(environment: Mapping[str, str]) -> str:
+    """By the variables of the profiler; "" where they do not name the port or the profiles are encrypted."""
+    port = environment.get(_PROFILES_PORT, "0")
+    known = port.isdecimal() and int(port) > 0 and not environment.get("SAGE_PROFILING_CERTIFICATE")
+    return f"http://127.0.0.1:{port}" if known else ""
 
 
 def current(root: Path) -> str:

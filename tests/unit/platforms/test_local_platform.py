@@ -286,3 +286,31 @@ def test_releases_are_listed_by_their_last_deployment(world: World) -> None:
     listed = world.platform.releases()
     assert [release.version for release in listed[:2]] == ["good", "better"]
     assert {release.deployed_at for release in listed[2:]} == {None}
+
+
+def test_an_instance_says_where_its_profiles_are(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the port it was given, or by the one its release or the environment names; under TLS, or where nobody named one, nowhere."""
+    host = world.supervisor._host
+
+    def served(port: Callable[[], int] | None, version: str) -> str:
+        world.supervisor._host = dataclasses.replace(host, profiles_port=port)
+        world.deploy(version)
+        return next(one.profiles_url for one in world.platform.describe().instances if not one.draining)
+
+    monkeypatch.delenv("SAGE_PROFILING_PORT", raising=False)
+    assert served(None, "good") == ""
+    assert served(lambda: 4711, "better") == "http://127.0.0.1:4711"
+    monkeypatch.setenv("SAGE_PROFILING_PORT", "4712")
+    assert served(None, "good") == "http://127.0.0.1:4712"
+    monkeypatch.setenv("SAGE_PROFILING_CERTIFICATE", "/cert.pem")
+    assert served(None, "better") == ""
+
+
+def test_a_status_of_an_older_version_is_read(world: World) -> None:
+    """What that did not write has its default."""
+    world.deploy("good")
+    path = world.root / "status.json"
+    record = json.loads(path.read_text())
+    del record["instances"][0]["profiles_url"]
+    path.write_text(json.dumps(record))
+    assert world.platform.describe().instances[0].profiles_url == ""

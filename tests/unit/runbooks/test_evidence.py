@@ -59,11 +59,12 @@ def _world(tmp_path: Path, url: str, *, pid: int | None = None) -> World:
 
 
 def test_everything_is_captured_with_its_digest(tmp_path: Path) -> None:
-    """Metrics, health, log, stacks, platform, measurements: files of the owner's only, redacted, named by their SHA-256."""
+    """Metrics, health, log, stacks, profiles, platform, measurements: files of the owner's only, redacted, named by their SHA-256."""
     with _serving() as url:
-        exhibits = capture(_world(tmp_path, url), ITEMS, tmp_path / "run/evidence", budget=10)
+        exhibits = capture(_world(tmp_path, url), ITEMS, tmp_path / "run/evidence", budget=20)
+    profiles = [f"{kind} {what}" for kind in ("tasks", "cpu", "wall") for what in ("profile", "flame graph")]
     assert {one.name.split(" of ")[0]: one.error for one in exhibits} == dict.fromkeys(
-        ["metrics", "health", "log tail", "stacks", "platform state", "trigger measurements"], ""
+        ["metrics", "health", "log tail", "stacks", *profiles, "platform state", "trigger measurements"], ""
     )
     assert stat.S_IMODE((tmp_path / "run/evidence").stat().st_mode) == 0o700
     for one in exhibits:
@@ -76,7 +77,8 @@ def test_everything_is_captured_with_its_digest(tmp_path: Path) -> None:
     assert (folder / "agent-1-log.txt").stat().st_size < 300_000
     assert "503" in (folder / "agent-1-health.json").read_text()
     assert MASK in (folder / "agent-1-health.json").read_text()
-    assert "test_everything_is_captured" in (folder / "agent-1-stacks.txt").read_text()
+    for name in ("stacks.txt", "wall.html", "tasks.html"):
+        assert "test_everything_is_captured" in (folder / f"agent-1-{name}").read_text()
 
 
 def test_what_cannot_be_had_is_recorded_and_stops_nothing(tmp_path: Path) -> None:
@@ -85,6 +87,7 @@ def test_what_cannot_be_had_is_recorded_and_stops_nothing(tmp_path: Path) -> Non
     by_name = {one.name.split(" of ")[0]: one for one in exhibits}
     assert "ConnectError" in by_name["metrics"].error
     assert "py-spy could not read pid" in by_name["stacks"].error
+    assert "is not there" in by_name["profiles"].error
     assert by_name["metrics"].sha256 == ""
     assert by_name["log tail"].error == ""
     assert by_name["platform state"].error == ""
