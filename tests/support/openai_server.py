@@ -64,6 +64,9 @@ class FakeOpenAI:
         self.left.set()
 
 
+_QUOTA: Final = "x-ratelimit-limit-tokens: 1000\r\nx-ratelimit-remaining-tokens: 700\r\n"
+
+
 def _whole(prompt: str) -> bytes:
     if prompt in _REFUSALS:
         status, extra = _REFUSALS[prompt]
@@ -75,14 +78,14 @@ def _whole(prompt: str) -> bytes:
 
 
 def _response(status: int, body: bytes, extra: str = "") -> bytes:
-    return f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{extra}content-length: {len(body)}\r\n\r\n".encode() + body
+    return f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{_QUOTA}{extra}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
 def _stream(prompt: str) -> bytes:
     events: list[object] = [{"choices": [{"delta": {"content": piece}}]} for piece in _PIECES]
     events.append({"error": {"message": "lost it"}} if prompt == "break off" else {"choices": [], "usage": _USAGE})
     lines = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
-    return f"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n{lines}".encode()
+    return f"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n{_QUOTA}connection: close\r\n\r\n{lines}".encode()
 
 
 @contextmanager

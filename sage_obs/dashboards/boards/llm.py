@@ -10,9 +10,11 @@ from sage_obs.conventions import (
     LLM_CACHED_TOKENS,
     LLM_CALL_DURATION,
     LLM_CALLS,
+    LLM_CONCURRENCY_LIMIT,
     LLM_COST,
     LLM_ERRORS,
     LLM_FALLBACKS,
+    LLM_RATE_REMAINING,
     LLM_REASONING_TOKENS,
     LLM_RETRIES,
     LLM_TIME_TO_FIRST_TOKEN,
@@ -69,7 +71,7 @@ def board() -> Dashboard:
         BOARD_LLM,
         "Sage language models",
         "Whether language models answer, how fast, what they are given and what it costs.",
-        (_now(), _calls(), _latency(), _tokens(), _resilience(), _cost()),
+        (_now(), _calls(), _latency(), _tokens(), _resilience(), _limits(), _cost()),
         variables=(choice("model", "Model", series(LLM_CALLS, scope=JOB)),),
     )
 
@@ -192,6 +194,28 @@ def _resilience() -> Row:
                     "Calls per second of models in no price table; they add nothing to the cost.",
                     [unknown],
                     unit=PER_SECOND,
+                ),
+            ),
+        ),
+    )
+
+
+def _limits() -> Row:
+    quota = Query(f"min by (provider, kind) ({series(LLM_RATE_REMAINING)})", "{{provider}} {{kind}}")
+    allowed = Query(f"sum by (target) ({series(LLM_CONCURRENCY_LIMIT)})", "{{target}}")
+    low = steps((0.1, YELLOW), (0.3, GREEN), base=RED)
+    return Row(
+        "Limits",
+        8,
+        (
+            (12, timeseries("Quota left", "What providers say is left of their rate limits.", [quota], unit=PERCENT, thresholds=low)),
+            (
+                12,
+                timeseries(
+                    "Calls at once",
+                    "Calls that may be under way to a provider; it is halved when the provider limits the rate.",
+                    [allowed],
+                    unit=COUNT,
                 ),
             ),
         ),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sage_obs.conventions import BOARD_SLO, REQUEST_OVERHEAD, REQUESTS
+from sage_obs.conventions import BOARD_SLO, LABEL_SLO, RECORD_SLO_BAD, RECORD_SLO_BUDGET, RECORD_SLO_TOTAL, REQUEST_OVERHEAD, REQUESTS
 from sage_obs.dashboards.boards import shared
-from sage_obs.dashboards.expressions import RATE, over, rate, share
+from sage_obs.dashboards.expressions import JOB, RATE, over, rate, series, share
 from sage_obs.dashboards.frame import framed
 from sage_obs.dashboards.grafana import Dashboard
 from sage_obs.dashboards.panels import (
@@ -41,7 +41,7 @@ def board() -> Dashboard:
         BOARD_SLO,
         "Sage objectives",
         "What is promised, what is left of the error budget, and how fast it goes.",
-        (_now(), _burn(), _course()),
+        (_now(), _burn(), _by_objective(), _course()),
         since="now-24h",
     )
 
@@ -108,6 +108,48 @@ def _pair(one: Burn) -> object:
     )
     queries = [Query(burn(one.long), one.long), Query(burn(one.short), one.short)]
     return timeseries(f"Burn over {one.long} and {one.short}", text, queries, unit=TIMES, thresholds=steps((one.factor, RED)))
+
+
+def _by_objective() -> Row:
+    """From the recorded series only, so that objectives of one's own are there too."""
+    left = steps((0.0, YELLOW), (0.25, GREEN), base=RED)
+    fast = steps((1, YELLOW), (BURNS[0].factor, RED))
+    text = f"What is left of each objective's budget of {_DAYS} days, yours included."
+    return Row(
+        "By objective",
+        8,
+        (
+            (
+                12,
+                timeseries(
+                    "Budget by objective",
+                    text,
+                    [Query(f"1 - {_spent(f'{_DAYS}d')}", f"{{{{{LABEL_SLO}}}}}")],
+                    unit=PERCENT,
+                    thresholds=left,
+                    signed=True,
+                ),
+            ),
+            (
+                12,
+                timeseries(
+                    "Burn rate by objective",
+                    "How fast each objective's budget went in the past hour; 1 spends it in its period.",
+                    [Query(_spent("1h"), "{{slo}}")],
+                    unit=TIMES,
+                    thresholds=fast,
+                ),
+            ),
+        ),
+    )
+
+
+def _spent(window: str) -> str:
+    """Bad events as a share of those that may be, by objective."""
+    bad, total = (
+        f"sum by ({LABEL_SLO}) (sum_over_time({series(one, scope=JOB, window=window)}))" for one in (RECORD_SLO_BAD, RECORD_SLO_TOTAL)
+    )
+    return f"{bad} / ({total} > 0) / on ({LABEL_SLO}) {RECORD_SLO_BUDGET}"
 
 
 def _course() -> Row:

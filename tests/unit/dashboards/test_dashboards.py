@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sage_obs import conventions
-from sage_obs.conventions import AGENT_METRICS, BOARD_FLEET, LLM_RATE_REMAINING
+from sage_obs.conventions import AGENT_METRICS, BOARD_FLEET
 from sage_obs.dashboards.queries import Query, queries, substitute
 from sage_obs.dashboards.render import boards, render
 from sage_obs.render import MARK, check
@@ -100,10 +100,10 @@ def test_a_link_to_traces_is_a_query_of_the_chosen_tempo() -> None:
 
 
 def test_every_metric_of_an_agent_is_on_a_board() -> None:
-    """What the layer and the agent expose is shown somewhere; what a provider says of its limits nobody reports yet."""
+    """What the layer and the agent expose is shown somewhere."""
     shown = frozenset().union(*(metrics_in(query.expr) for board in BOARDS.values() for query in queries(board)))
     missing = {metric.name for metric in AGENT_METRICS if not shown.intersection(metric.series)}
-    assert missing == {LLM_RATE_REMAINING.name}
+    assert missing == set()
 
 
 @pytest.mark.parametrize("one", TRIGGERS, ids=lambda one: one.slug)
