@@ -227,6 +227,13 @@ LLM_FALLBACKS = Metric(
     "Calls that went on to another provider, by why: the kind of error, or `breaker_open`.",
     ("from_provider", "to_provider", "reason"),
 )
+LLM_CONCURRENCY_LIMIT = Metric(
+    "sage_llm_concurrency_limit",
+    "gauge",
+    "Calls that may be under way to a target at once; it is halved when the target limits the rate.",
+    ("target",),
+    budgeted=("target",),
+)
 BREAKER_STATE = Metric(
     "sage_agent_breaker_state",
     "gauge",
@@ -374,6 +381,7 @@ AGENT_METRICS: Final = (
     LLM_COST,
     LLM_RETRIES,
     LLM_FALLBACKS,
+    LLM_CONCURRENCY_LIMIT,
     BREAKER_STATE,
     QUEUE_DEPTH,
     QUEUE_CAPACITY,
@@ -466,11 +474,13 @@ LABEL_RUNBOOK: Final = "runbook"
 LABEL_SEVERITY: Final = "severity"
 LABEL_TRIGGER: Final = "trigger"
 LABEL_VERSION: Final = "version"
+LABEL_SLO: Final = "slo"
 
 ALERT_ROLLBACK_ERROR_RATE: Final = "SageRollbackErrorRate"
 ALERT_ROLLBACK_LATENCY: Final = "SageRollbackLatency"
 ALERT_ROLLBACK_HEALTH: Final = "SageRollbackHealth"
 ALERT_ROLLBACK_CUSTOMER_IMPACT: Final = "SageRollbackCustomerImpact"
+ALERT_WATCHDOG: Final = "SageWatchdog"
 
 RECORD_RELEASE_INFO: Final = "job_instance_version:sage_release:info"
 """1 per instance, labelled with the version it runs or ran last; instances that are no longer targets have none."""
@@ -480,6 +490,16 @@ RECORD_RELEASE_NEW: Final = "job_version:sage_release:new"
 """1 for a version that was not here before, in a job that was."""
 RECORD_OVERHEAD_P95: Final = "job:sage_agent_request_overhead_seconds:p95"
 """The 95th percentile without language models over all versions; its past is the latency reference."""
+RECORD_LLM_P95: Final = "job_provider_model:sage_llm_api_call_duration_seconds:p95"
+"""The 95th percentile of the calls to a model, in seconds."""
+RECORD_LLM_COST_HOUR: Final = "job:sage_llm_cost_usd:hour"
+"""What an hour costs at the pace of the last one, in US dollars."""
+RECORD_SLO_TOTAL: Final = "job_slo:sage_slo_events:rate"
+"""Events of an objective a second."""
+RECORD_SLO_BAD: Final = "job_slo:sage_slo_bad_events:rate"
+"""Those of them that are bad."""
+RECORD_SLO_BUDGET: Final = "slo:sage_slo_budget:ratio"
+"""The share of them that may be."""
 
 HEALTH_PATHS: Final = {
     "/health/live": Probe.LIVENESS,

@@ -20,6 +20,7 @@ from sage_agent.security.did_config import DidConfig, read_did
 from sage_agent.server.config import ServerConfig
 from sage_agent.server.tls import read_tls
 from sage_agent.state.config import StateConfig, read_state
+from sage_agent.tools.config import ToolsConfig, read_tools
 from sage_obs.errors import ConfigError
 from sage_obs.settings import OPTIONS, Option, Settings, Value, resolve
 
@@ -46,6 +47,7 @@ class AgentConfig:
     state: StateConfig
     a2a: A2aConfig
     did: DidConfig
+    tools: ToolsConfig
     layer: Settings
     settings: Mapping[str, Value]
     notices: tuple[str, ...]
@@ -90,6 +92,7 @@ def load(
         state=state,
         a2a=read_a2a(plain),
         did=read_did(plain),
+        tools=read_tools(plain),
         layer=replace(layer, traces_endpoint=endpoint),
         settings=_by_path(values, layer.sources),
         notices=notices,

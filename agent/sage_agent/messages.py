@@ -5,31 +5,31 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 
 from sage_agent.problems import invalid
+from sage_agent.values import value
 
 _ROLES: Final = ("user", "agent")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TextPart:
     """Words."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DataPart:
     """A JSON object, kept as its JSON text."""
 
     json: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FilePart:
     """A file by its name; what is in it no provider here can read."""
 
@@ -39,7 +39,7 @@ class FilePart:
 Part = TextPart | DataPart | FilePart
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Turn:
     """One message of a conversation: who said it (`user` or `assistant`) and what."""
 
@@ -47,7 +47,7 @@ class Turn:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Message:
     """One checked message. Absent ids are empty strings, except `message_id`, which is generated."""
 
@@ -102,10 +102,10 @@ def _message(document: Mapping[str, Any]) -> Message:
 
 
 def _check_extras(document: Mapping[str, Any]) -> None:
-    if not isinstance(document.get("metadata") or {}, dict):
+    if not isinstance(document.get("metadata"), dict | None):
         raise invalid("`metadata` must be a JSON object.")
-    references = document.get("referenceTaskIds") or []
-    if not isinstance(references, list) or not all(isinstance(one, str) for one in references):
+    references = document.get("referenceTaskIds")
+    if references is not None and not (isinstance(references, list) and all(isinstance(one, str) for one in references)):
         raise invalid("`referenceTaskIds` must be a list of strings.")
 
 
@@ -148,7 +148,7 @@ def _dump(data: Mapping[str, Any], where: str) -> str:
         raise invalid(f"`{where}.data` is nested too deeply.") from None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reply:
     """The agent's answer, or one piece of a streamed one. Token counts are None where the provider did not say."""
 
@@ -159,6 +159,7 @@ class Reply:
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached: bool = False
+    tools: tuple[str, ...] = ()
 
     def document(self) -> dict[str, object]:
         """The message as it goes over the wire."""
@@ -176,7 +177,7 @@ class Reply:
         return document
 
     def metadata(self) -> dict[str, object]:
-        """Which model answered and what it counted, in tokens; `cached` where the answer was given before."""
+        """Which model answered, what it counted, in tokens, and the tools it called; `cached` where the answer was given before."""
         counts = {"input_tokens": self.input_tokens, "output_tokens": self.output_tokens}
         usage = {name: count for name, count in counts.items() if count is not None}
         metadata: dict[str, object] = {"model": self.model}
@@ -184,6 +185,8 @@ class Reply:
             metadata["usage"] = usage
         if self.cached:
             metadata["cached"] = True
+        if self.tools:
+            metadata["tools"] = list(self.tools)
         return metadata
 
 

@@ -12,6 +12,7 @@ from sage_agent.references import SECRET_OPTIONS
 from sage_agent.security.did_options import DID_OPTIONS
 from sage_agent.security.options import SECURITY_OPTIONS
 from sage_agent.state.options import STATE_OPTIONS
+from sage_agent.tools.options import TOOLS_OPTIONS
 from sage_obs.conventions import DEFAULT_AGENT_PORT
 from sage_obs.settings import Option, parse_bool, parse_choice, parse_int, parse_port, parse_seconds, parse_text
 
@@ -29,6 +30,7 @@ AGENT_OPTIONS: Final[Mapping[str, Option]] = {
     "protocol": Option(
         "agent.protocol", ("SAGE_AGENT_PROTOCOL",), parse_choice(*PROTOCOLS), "http", "the protocol that request metrics are labelled with"
     ),
+    **TOOLS_OPTIONS,
     **LLM_OPTIONS,
     **FLOW_OPTIONS,
     **SECURITY_OPTIONS,

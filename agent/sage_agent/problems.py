@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Final
 
@@ -50,6 +51,13 @@ class QueueFullError(Problem):
 def invalid(message: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> Problem:
     """The caller's request cannot be served as it is."""
     return Problem(status, ErrorType.INVALID_REQUEST, message)
+
+
+def other_method(methods: Iterable[str]) -> Problem:
+    """The path is right, and this is not what can be done with it."""
+    allowed = ", ".join(methods)
+    message = f"Use {allowed.partition(',')[0]}."
+    return Problem(HTTPStatus.METHOD_NOT_ALLOWED, ErrorType.INVALID_REQUEST, message, headers=((b"allow", allowed.encode()),))
 
 
 def internal() -> Problem:

@@ -31,18 +31,20 @@ class Rotation:
 
     async def look(self) -> None:
         """Look once. Files are read in a thread. A configuration that cannot be used leaves everything as it was, until it can."""
+        try:
+            await self._look()
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the next look is made
+            if not self._failing:
+                reason = str(exc) if isinstance(exc, SageObsError) else type(exc).__name__  # others' messages may quote a secret
+                _log.warning("a changed secret cannot be used, the one before stays", extra={"reason": reason})
+            self._failing = True
+
+    async def _look(self) -> None:
         self._due = await asyncio.to_thread(self._config.secrets.refresh) or self._due
         for name, age in self._config.secrets.ages().items():
             sage_obs.series(SECRET_AGE, name).set(age)
         if not self._due:
             return
-        try:
-            renewed = await asyncio.to_thread(self._config.again)
-        except SageObsError as exc:
-            if not self._failing:
-                _log.warning("a changed secret cannot be used, the one before stays", extra={"reason": str(exc)})
-            self._failing = True
-            return
+        self._apply(await asyncio.to_thread(self._config.again))
         self._due = self._failing = False
-        self._apply(renewed)
         _log.info("secrets renewed")

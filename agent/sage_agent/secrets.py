@@ -87,7 +87,8 @@ def source_of(text: str) -> Source | None:
     if scheme in STORES:
         return STORES[scheme](text.removeprefix(f"{scheme}:"))
     if scheme in _LATER or (match.group(2) and scheme not in _ADDRESSES):
-        raise SecretError(f"there is no reader for secrets in `{scheme}:`; this version has {', '.join(f'`{one}:`' for one in STORES)}")
+        store = f"`{scheme}:`" if scheme in _LATER else "that store"  # what is no known store may be a secret
+        raise SecretError(f"there is no reader for secrets in {store}; this version has {', '.join(f'`{one}:`' for one in STORES)}")
     return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sage_obs.slo.windows import duration
@@ -11,14 +11,15 @@ from sage_obs.slo.windows import duration
 
 @dataclass(frozen=True, slots=True)
 class RecordingRule:
-    """A series `record` that holds the result of `expr`."""
+    """A series `record` that holds the result of `expr`, with these labels beside its own."""
 
     record: str
     expr: str
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def data(self) -> dict[str, Any]:
         """The rule as a rules file writes it."""
-        return {"record": self.record, "expr": self.expr}
+        return {"record": self.record, "expr": self.expr, **({"labels": dict(self.labels)} if self.labels else {})}
 
 
 @dataclass(frozen=True, slots=True)

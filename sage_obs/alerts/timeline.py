@@ -63,7 +63,7 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sample:
+class Sample:
     """What a series does within a phase: a counter rises by `amount` each tick, a gauge is `amount`."""
 
     series: str
@@ -72,20 +72,23 @@ class _Sample:
 
 
 @dataclass(slots=True)
-class _Series:
+class Values:
     """promtool's notation of one series, grown phase by phase."""
 
     tokens: list[str] = field(default_factory=list)
     ticks: int = 0
     value: float = 0.0
 
-    def extend(self, sample: _Sample, *, at: int, ticks: int, fresh: bool) -> None:
+    def extend(self, sample: Sample, *, at: int, ticks: int, fresh: bool) -> None:
+        """Go on from tick `at`; a counter from where it was, unless it is `fresh`."""
         continues = self.ticks == at and bool(self.tokens)
         self.end(at)
-        rise = sample.amount if sample.counter else 0.0
+        rise = float(f"{sample.amount if sample.counter else 0.0:.12g}")
         first = sample.amount if not sample.counter else (self.value + rise if continues and not fresh else 0.0)
-        self.tokens.append(f"{first:.12g}+{rise:.12g}x{ticks - 1}")
-        self.value = first + rise * (ticks - 1)
+        self.tokens.append(f"{first!r}".removesuffix(".0") + f"+{rise:.12g}x{ticks - 1}")
+        self.value = first
+        for _ in range(ticks - 1):  # as promtool adds it up: a counter that goes on a hair lower would be a restart
+            self.value += rise
         self.ticks += ticks
 
     def end(self, at: int) -> None:
@@ -107,20 +110,20 @@ def input_series(instances: Iterable[Instance], *, job: str, scrape: float) -> l
     ]
 
 
-def _series(instance: Instance, target: _Labels, scrape: float) -> dict[str, _Series]:
-    every: dict[str, _Series] = {}
+def _series(instance: Instance, target: _Labels, scrape: float) -> dict[str, Values]:
+    every: dict[str, Values] = {}
     at = started = instance.begins
     for phase in instance.phases:
         started = at if phase.fresh else started
         for sample in _samples(target, phase, started * scrape):
-            every.setdefault(sample.series, _Series()).extend(sample, at=at, ticks=phase.ticks, fresh=phase.fresh)
+            every.setdefault(sample.series, Values()).extend(sample, at=at, ticks=phase.ticks, fresh=phase.fresh)
         at += phase.ticks
     for series in every.values():
         series.end(max(at, series.ticks + 1))
     return every
 
 
-def _samples(target: _Labels, phase: Phase, started: float) -> Iterator[_Sample]:
+def _samples(target: _Labels, phase: Phase, started: float) -> Iterator[Sample]:
     yield _gauge(UP, float(phase.up), target)
     if not phase.up:
         return
@@ -130,11 +133,11 @@ def _samples(target: _Labels, phase: Phase, started: float) -> Iterator[_Sample]
             yield _gauge(HEALTH_STATUS.name, status, target, _AGENT, ("check", OVERALL), ("probe", probe.value))
     if phase.traffic is not None:
         for metric, share, label in _events(phase.traffic):
-            yield _Sample(_name(metric, (*target, _AGENT, label)), phase.traffic.requests * share, counter=True)
+            yield Sample(series_name(metric, (*target, _AGENT, label)), phase.traffic.requests * share, counter=True)
 
 
-def _gauge(metric: str, amount: float, target: _Labels, *labels: tuple[str, str]) -> _Sample:
-    return _Sample(_name(metric, (*target, *labels)), amount, counter=False)
+def _gauge(metric: str, amount: float, target: _Labels, *labels: tuple[str, str]) -> Sample:
+    return Sample(series_name(metric, (*target, *labels)), amount, counter=False)
 
 
 def _events(traffic: Traffic) -> Iterator[tuple[str, float, tuple[str, str]]]:
@@ -145,20 +148,21 @@ def _events(traffic: Traffic) -> Iterator[tuple[str, float, tuple[str, str]]]:
     yield EXPERIENCE.name, 1 - traffic.frustrated, ("outcome", Experience.SATISFIED.value)
     yield EXPERIENCE.name, traffic.frustrated, ("outcome", Experience.FRUSTRATED.value)
     yield f"{REQUEST_OVERHEAD.name}_count", 1.0, ("operation", "message")
-    for bound, share in _distribution(traffic.p95):
+    for bound, share in distribution(REQUEST_OVERHEAD.buckets, traffic.p95):
         yield f"{REQUEST_OVERHEAD.name}_bucket", share, ("le", bound)
 
 
-def _distribution(p95: float) -> tuple[tuple[str, float], ...]:
-    """Cumulative shares of two neighbouring buckets and +Inf for which Prometheus interpolates this 95th percentile."""
-    above = bisect.bisect_left(REQUEST_OVERHEAD.buckets, p95)
-    lower, upper = REQUEST_OVERHEAD.buckets[above - 1 : above + 1]
-    position = (p95 - lower) / (upper - lower)
-    if position > 0.95:  # noqa: PLR2004 - the percentile
-        raise ValueError(f"a 95th percentile of {p95} s is too close to the bucket bound {upper} s to be made of two buckets")
-    below = (0.95 - position) / (1 - position)
+def distribution(buckets: tuple[float, ...], value: float, *, quantile: float = 0.95) -> tuple[tuple[str, float], ...]:
+    """Cumulative shares of two neighbouring buckets and +Inf for which Prometheus interpolates this quantile."""
+    above = bisect.bisect_left(buckets, value)
+    lower, upper = buckets[above - 1 : above + 1]
+    position = (value - lower) / (upper - lower)
+    if position > quantile:
+        raise ValueError(f"a quantile {quantile:g} of {value} s is too close to the bucket bound {upper} s to be made of two buckets")
+    below = (quantile - position) / (1 - position)
     return ((f"{lower:g}", below), (f"{upper:g}", 1.0), ("+Inf", 1.0))
 
 
-def _name(metric: str, labels: _Labels) -> str:
+def series_name(metric: str, labels: _Labels) -> str:
+    """A series as PromQL selects it."""
     return metric + "{" + ", ".join(f'{name}="{value}"' for name, value in sorted(labels)) + "}"

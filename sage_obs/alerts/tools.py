@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sage_obs.alerts.render import ALERTMANAGER_FILE, RULES_FILE, TESTS_FOLDER
+from sage_obs.alerts.render import ALERTMANAGER_FILE, RULES_FILES, TESTS_FOLDER
 from sage_obs.errors import UnavailableError
 
 _TIMEOUT: Final = 300.0
@@ -25,18 +25,18 @@ class ToolReport:
 
 def check_rules(promtool: Path, folder: Path) -> ToolReport:
     """`promtool check rules`."""
-    return _run([str(promtool), "check", "rules", RULES_FILE], folder)
+    return run([str(promtool), "check", "rules", *sorted(path.name for path in folder.glob(RULES_FILES))], folder)
 
 
 def check_config(amtool: Path, folder: Path) -> ToolReport:
     """`amtool check-config`."""
-    return _run([str(amtool), "check-config", ALERTMANAGER_FILE], folder)
+    return run([str(amtool), "check-config", ALERTMANAGER_FILE], folder)
 
 
 def run_tests(promtool: Path, folder: Path, *, names: Sequence[str] = ()) -> ToolReport:
     """`promtool test rules` with every test file, or those named."""
     files = [f"{TESTS_FOLDER}/{name}.yml" for name in names] or sorted(str(path.relative_to(folder)) for path in folder.glob("tests/*.yml"))
-    return _run([str(promtool), "test", "rules", *files], folder)
+    return run([str(promtool), "test", "rules", *files], folder)
 
 
 def write(folder: Path, files: Mapping[str, str]) -> None:
@@ -47,12 +47,18 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
         path.write_text(text)
 
 
-def _run(argv: list[str], folder: Path) -> ToolReport:
+def check_files(promtool: Path, files: Sequence[str], folder: Path) -> ToolReport:
+    """`promtool check rules` of these files, their names as seen from the folder, for what Prometheus would refuse."""
+    return run([str(promtool), "check", "rules", "--lint=none", *files], folder)
+
+
+def run(argv: list[str], folder: Path, *, timeout: float = _TIMEOUT) -> ToolReport:
+    """What a tool says in this folder. Raises UnavailableError where it cannot be run or has not ended after `timeout` seconds."""
     command = " ".join([Path(argv[0]).name, *argv[1:]])
     try:
-        done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
+        done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired as exc:
-        raise UnavailableError(f"`{command}` gave no answer within {_TIMEOUT:.0f} s.", hint="Run it again on a less busy machine.") from exc
+        raise UnavailableError(f"`{command}` gave no answer within {timeout:.0f} s.", hint="Run it again on a less busy machine.") from exc
     except OSError as exc:
         raise UnavailableError(f"Cannot run {argv[0]} ({exc.strerror}).", hint="Install Prometheus and Alertmanager.") from exc
     return ToolReport(command, done.returncode == 0, (done.stdout + done.stderr).strip())

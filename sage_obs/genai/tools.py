@@ -64,7 +64,12 @@ class tool:  # noqa: N801 - reads as a verb where it is used: @sage_obs.tool("se
         self.__exit__(kind, error, trace)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        """The function, each call of it one call of the tool."""
+        """The function, each call of it one call of the tool; it knows the tool's name as `__sage_tool__`."""
+        measured = self._measured(function)
+        vars(measured)["__sage_tool__"] = self.name
+        return measured
+
+    def _measured(self, function: Callable[P, R]) -> Callable[P, R]:
         if (stepwise := in_steps(function, lambda: InSteps(self._call()))) is not None:
             return stepwise
         if not inspect.iscoroutinefunction(function):

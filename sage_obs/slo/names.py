@@ -7,10 +7,15 @@ from typing import Final
 
 from sage_obs.conventions import (
     AGENT_METRICS,
+    RECORD_LLM_COST_HOUR,
+    RECORD_LLM_P95,
     RECORD_OVERHEAD_P95,
     RECORD_RELEASE_CHANGED,
     RECORD_RELEASE_INFO,
     RECORD_RELEASE_NEW,
+    RECORD_SLO_BAD,
+    RECORD_SLO_BUDGET,
+    RECORD_SLO_TOTAL,
     RESPONDER_METRICS,
     Metric,
 )
@@ -39,6 +44,19 @@ _WORDS: Final = frozenset({"and", "or", "unless", "bool", "by", "without", "on",
 _NUMBERS: Final = frozenset({"nan", "inf"})
 
 
+_RECORDED: Final = (
+    RECORD_RELEASE_INFO,
+    RECORD_RELEASE_CHANGED,
+    RECORD_RELEASE_NEW,
+    RECORD_OVERHEAD_P95,
+    RECORD_LLM_P95,
+    RECORD_LLM_COST_HOUR,
+    RECORD_SLO_TOTAL,
+    RECORD_SLO_BAD,
+    RECORD_SLO_BUDGET,
+)
+
+
 def metrics_in(expression: str) -> frozenset[str]:
     """The names of the series an expression reads. It is read by its shape and need not be valid otherwise."""
     for pattern in (_STRING, _MATCHERS, _RANGE, _LABEL_LIST, _OFFSET):
@@ -49,7 +67,7 @@ def metrics_in(expression: str) -> frozenset[str]:
 def recorded_names() -> frozenset[str]:
     """Every series that the recording rules make."""
     of_triggers = {recorded(trigger, what) for trigger in TRIGGERS for what in ("value", "samples")}
-    return frozenset({RECORD_RELEASE_INFO, RECORD_RELEASE_CHANGED, RECORD_RELEASE_NEW, RECORD_OVERHEAD_P95} | of_triggers)
+    return frozenset({*_RECORDED, *of_triggers})
 
 
 def known_names() -> frozenset[str]:

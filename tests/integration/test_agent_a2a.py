@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -231,3 +232,47 @@ def test_switched_off_there_is_nothing_at_its_paths(tmp_path: Path) -> None:
         assert httpx.post(f"{agent.url}/a2a", json={}).status_code == 404
         assert httpx.get(f"{agent.url}/.well-known/agent-card.json").status_code == 404
         assert httpx.post(f"{agent.url}/a2a/v1/messages", json={"parts": [{"kind": "text", "text": "hi"}]}).status_code == 200
+
+
+def test_a_viewer_reads_its_tenants_tasks_and_does_nothing_else(tmp_path: Path) -> None:
+    """By both bindings it sees what others of its tenant have asked, and is refused whatever sends, cancels or follows."""
+    names = {"ann": ("acme", "operator"), "eve": ("acme", "viewer"), "max": ("globex", "viewer"), "bob": ("acme", "operator")}
+    keys = {name: f"{name}-0123456789abcdef" for name in names}
+    entries = [{"id": name, "tenant": tenant, "role": role, "key": keys[name]} for name, (tenant, role) in names.items()]
+    environ = {"SAGE_API_KEYS": json.dumps(entries), "SAGE_AUDIT_PATH": str(tmp_path / "audit.jsonl")}
+    message = {"messageId": "m1", "role": "ROLE_USER", "parts": [{"text": "hello there"}]}
+
+    with running_agent(tmp_path, environ=environ) as agent, httpx.Client(base_url=agent.url, timeout=30) as http:
+
+        def rpc(name: str, method: str, **params: Any) -> httpx.Response:
+            body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+            return http.post("/a2a", json=body, headers={"x-api-key": keys[name], "a2a-version": "1.0"})
+
+        def rest(name: str, method: str, path: str, body: object = None) -> httpx.Response:
+            content = None if body is None else json.dumps(body)
+            headers = {"x-api-key": keys[name], "a2a-version": "1.0", "content-type": "application/json"}
+            return http.request(method, path, content=content, headers=headers)
+
+        task = rpc("ann", "SendMessage", message=message).json()["result"]["task"]
+        assert rpc("eve", "GetTask", id=task["id"]).json()["result"]["id"] == task["id"]
+        assert [one["id"] for one in rpc("eve", "ListTasks").json()["result"]["tasks"]] == [task["id"]]
+        assert rest("eve", "GET", f"/a2a/tasks/{task['id']}").json()["id"] == task["id"]
+        assert [one["id"] for one in rest("eve", "GET", "/a2a/tasks").json()["tasks"]] == [task["id"]]
+        for name in ("max", "bob"):
+            assert rpc(name, "GetTask", id=task["id"]).json()["error"]["code"] == -32001
+            assert rpc(name, "ListTasks").json()["result"].get("tasks", []) == []
+        refused = [
+            rpc("eve", "SendMessage", message=message),
+            rpc("eve", "SendStreamingMessage", message=message),
+            rpc("eve", "CancelTask", id=task["id"]),
+            rpc("eve", "SubscribeToTask", id=task["id"]),
+            rpc("eve", "NoSuchMethod"),
+            rest("eve", "POST", "/a2a/message:send", {"message": message}),
+            rest("eve", "POST", f"/a2a/tasks/{task['id']}:cancel", {}),
+            rest("eve", "POST", f"/a2a/tasks/{task['id']}:cancel%0A", {}),
+            rest("eve", "GET", f"/a2a/tasks/{task['id']}:subscribe%0A"),
+            http.post("/v1/messages", json=BODY, headers={"x-api-key": keys["eve"]}),
+        ]
+        assert [(one.status_code, one.json()["error"]["type"]) for one in refused] == [(403, "auth")] * len(refused)
+    records = map(json.loads, (tmp_path / "audit.jsonl").read_text().splitlines())
+    assert [one["outcome"] for one in records if one["event"] == "auth"] == ["not allowed"] * len(refused)

@@ -211,3 +211,12 @@ def test_what_outlasts_the_drain_is_cut_and_told(tmp_path: Path, timeout: str, s
     assert whole.headers["retry-after"] == "1"
     assert stream.status_code == 200
     assert stream.text.strip().split("\n\n")[-1].startswith("event: error")
+
+
+def test_a_signal_at_the_very_end_changes_nothing(tmp_path: Path) -> None:
+    """SIGTERM again and again from the first to the last moment: the exit code is 0, not the signal's."""
+    with running_agent(tmp_path) as agent:
+        while agent.process.exit_code is None:
+            agent.process.signal(signal.SIGTERM)
+            time.sleep(0.001)
+        assert agent.process.exit_code == 0

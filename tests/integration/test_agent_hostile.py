@@ -6,6 +6,7 @@ import json
 import re
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import h11
 import httpx
@@ -168,7 +169,9 @@ _ONE = b"POST /v1/messages HTTP/1.1\r\nhost: a\r\n"
         (_ONE + b"x: a\x00b\r\n\r\n", 400),
         (b"POST /v1/messages HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}", 400),
         (_ONE + b"host: b\r\ncontent-length: 2\r\n\r\n{}", 400),
-        (b"POST /v1/messages HTTP/2.0\r\nhost: a\r\n\r\n", 400),
+        (b"POST /v1/messages HTTP/2.0\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}", 505),
+        (b"POST /v1/messages HTTP/0.9\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}", 505),
+        (_ONE.replace(b"1.1", b"1.0") + b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(_BODY), _BODY), 400),
         (_ONE + b"".join(b"x-%d: 1\r\n" % number for number in range(200)) + b"\r\n", 431),
         (_ONE + b"x: " + b"y" * 40_000 + b"\r\n\r\n", 431),
         (_ONE + b"transfer-encoding: chunked\r\n\r\nZZ\r\n", 400),
@@ -186,6 +189,8 @@ _ONE = b"POST /v1/messages HTTP/1.1\r\nhost: a\r\n"
         "no host",
         "two hosts",
         "another version",
+        "an older version",
+        "chunks before HTTP/1.1",
         "many headers",
         "long header",
         "chunk size",
@@ -245,3 +250,67 @@ def test_head_has_no_body(agent: RunningAgent) -> None:
         answer = client.head("/health/live")
         assert (answer.status_code, answer.content) == (200, b"")
         assert client.post("/v1/messages", json=BODY).status_code == httpx.codes.OK
+
+
+@pytest.mark.parametrize("chunked", [True, False], ids=["chunked", "length"])
+def test_a_request_that_would_rather_speak_another_protocol_is_answered_in_this_one(agent: RunningAgent, *, chunked: bool) -> None:
+    """As Java's HttpClient asks for h2c with every message; what follows on the connection is not answered."""
+    upgrade = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAA\r\n"
+    framed = b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" if chunked else b"content-length: %d\r\n\r\n%b"
+    answer = _send_all(agent, _ONE + upgrade + framed % (len(_BODY), _BODY) + b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert len(re.findall(rb"HTTP/1.1 \d", answer)) == 1
+
+
+def test_what_comes_after_a_body_changes_nothing_of_its_head(agent: RunningAgent) -> None:
+    """A trailer is no header: the media type it names is not the body's."""
+    chunks = b"%x\r\n%b\r\n0\r\ncontent-type: text/plain\r\n\r\n" % (len(_BODY), _BODY)
+    assert _send(agent, _ONE + b"transfer-encoding: chunked\r\n\r\n" + chunks).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("piece", [b"x: %b\r\n" % (b"y" * 100), b"y"], ids=["many", "one"])
+def test_trailers_without_an_end_are_refused(agent: RunningAgent, piece: bytes) -> None:
+    """They are bounded as a head is."""
+    ask = _ONE + b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n" % (len(_BODY), _BODY)
+    assert _send(agent, ask + b"x: " + piece * (200_000 // len(piece))).startswith(b"HTTP/1.1 431 ")
+
+
+def test_an_older_caller_is_not_told_to_continue(agent: RunningAgent) -> None:
+    """HTTP/1.0 knows no 100 (RFC 9110, section 10.1.1)."""
+    ask = _ONE.replace(b"1.1", b"1.0") + b"expect: 100-continue\r\ncontent-length: %d\r\n\r\n"
+    assert _send_all(agent, ask % len(_BODY)).startswith(b"HTTP/1.1 408 ")
+
+
+def test_who_does_not_read_its_answers_is_not_read_either(agent: RunningAgent) -> None:
+    """A caller that only asks is left waiting, and its answers do not pile up."""
+    ask = b"GET /nothing HTTP/1.1\r\nhost: a\r\nx: %b\r\n\r\n" % (b"y" * 1000)
+    before = _resident(agent)
+    with socket.create_connection(("127.0.0.1", agent.start["port"]), timeout=3) as connection:
+        with pytest.raises(TimeoutError):
+            connection.sendall(ask * 100_000)
+        assert _resident(agent) - before < 10_000_000
+
+
+def test_a_flood_of_small_requests_is_bounded(agent: RunningAgent) -> None:
+    """Of nine thousand at once the first is answered, and none of the rest is kept."""
+    answer = _send_all(agent, b"GET /n HTTP/1.1\r\nhost:a\r\n\r\n" * 9000)
+    assert len(re.findall(rb"HTTP/1.1 \d", answer)) < 9000
+
+
+def _send_all(agent: RunningAgent, raw: bytes) -> bytes:
+    """Everything that comes back until the agent closes."""
+    with socket.create_connection(("127.0.0.1", agent.start["port"]), timeout=10) as connection:
+        answer = b""
+        try:
+            connection.sendall(raw)
+            while piece := connection.recv(65536):
+                answer += piece
+        except ConnectionError:
+            pass
+    return answer
+
+
+def _resident(agent: RunningAgent) -> int:
+    """Bytes of memory that the agent holds."""
+    status = Path(f"/proc/{agent.process.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) * 1024

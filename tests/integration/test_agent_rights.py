@@ -44,10 +44,18 @@ def _exercise(folder: Path, environ: Mapping[str, str]) -> None:
         assert json.loads(erased.stdout) == {"erased": 2, "tenant": "", "user": "anonymous"}
         assert _run(folder, "export", "--user", "anonymous", environ=environ).stdout == ""
         _talk(agent.url, "one", "from the beginning")
+        message = {"messageId": "m", "role": "ROLE_USER", "parts": [{"text": "over A2A"}]}
+        sent = {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": {"message": message}}
+        task = httpx.post(f"{agent.url}/a2a", json=sent, headers={"a2a-version": "1.0"}, timeout=30).json()["result"]["task"]
+        exported = _run(folder, "export", "--user", "anonymous", environ=environ)
+        (found,) = [line for line in map(json.loads, exported.stdout.splitlines()) if "taskId" in line]
+        assert (found["taskId"], found["task"]["history"][0]["parts"]) == (task["id"], [{"text": "over A2A"}])
+        assert json.loads(_run(folder, "erase", "--user", "anonymous", "--yes", environ=environ).stdout)["erased"] >= 2
+        assert _run(folder, "export", "--user", "anonymous", environ=environ).stdout == ""
 
 
 def test_a_users_conversations_are_exported_and_erased_in_a_file(tmp_path: Path) -> None:
-    """With the default store, while the agent runs: everything is handed out, and gone once somebody confirmed it."""
+    """With the default store, while the agent runs: everything, tasks too, is handed out, and gone once somebody confirmed it."""
     _exercise(tmp_path, {"SAGE_STORAGE_PATH": str(tmp_path / "state.db")})
 
 

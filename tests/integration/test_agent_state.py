@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, Final, cast
 
 import pytest
 
 from sage_agent.messages import Turn
-from sage_agent.state.base import Budget, Rate, Reserved, SessionKey, State, StateError
-from sage_agent.state.memory import memory_state
+from sage_agent.state.base import Budget, Owner, Rate, Reserved, SessionKey, State, StateError
+from sage_agent.state.keys import owner_of, task_owner
+from sage_agent.state.memory import MemoryCache, MemoryLimits, MemorySessions, MemoryTasks, memory_state
 from sage_agent.state.postgres import Pool, postgres_state
 from sage_agent.state.redis import redis_state
 from sage_agent.state.sqlite import sqlite_state
@@ -85,6 +88,37 @@ def test_a_limit_comes_back(open_state: Open, name: str) -> None:
             assert not refused.allowed
             await asyncio.sleep(refused.retry_after + 0.01)
             assert (await state.limits.take(name, rate)).allowed
+
+    asyncio.run(main())
+
+
+async def _put_clock_back(state: State, name: str) -> None:
+    """Move what is kept of limits an hour ahead, which is how a clock that was put back sees it."""
+    store: Any = state.store
+    match store.kind:
+        case "memory":
+            values = cast("MemoryLimits", state.limits)._arrivals._values
+            values[name] = (values[name][0] + 3600, values[name][1] + 3600)
+        case "sqlite":
+            await store.run(lambda connection: connection.execute("UPDATE limits SET arrival = arrival + 3600"))
+        case "postgres":
+            await store.count("UPDATE sage_agent_limits SET arrival = arrival + 3600")
+        case "redis":
+            key = store.key("limit", name)
+            await store.client.set(key, float(await store.client.get(key)) + 3600)
+
+
+def test_a_clock_that_was_put_back_keeps_nobody_out(open_state: Open, name: str) -> None:
+    """Who has used up a limit before the clock of the store went back an hour has a whole one after it, not one in an hour."""
+
+    async def main() -> None:
+        async with _opened(open_state) as state:
+            rate = Rate(1.0, 3)
+            for _ in range(3):
+                assert (await state.limits.take(name, rate)).allowed
+            assert not (await state.limits.take(name, rate)).allowed
+            await _put_clock_back(state, name)
+            assert [(await state.limits.take(name, rate)).allowed for _ in range(4)] == [True, True, True, False]
 
     asyncio.run(main())
 
@@ -183,6 +217,22 @@ def test_what_was_set_aside_is_settled_once(open_state: Open, name: str) -> None
     asyncio.run(main())
 
 
+def test_a_call_that_is_refused_begins_no_period(open_state: Open, name: str) -> None:
+    """The period is counted from the first that is spent on, not from the first that asked for too much."""
+
+    async def main() -> None:
+        async with _opened(open_state) as state:
+            budget, other = Budget(name, 1.0, 60.0), Budget(f"{name} other", 5.0, 60.0)
+            assert not (await state.budgets.reserve(f"{name} dear", 2.0, [other, budget], seconds=60)).allowed
+            await asyncio.sleep(0.5)
+            assert (await state.budgets.reserve(f"{name} cheap", 1.0, [budget, other], seconds=60)).allowed
+            for whose in (budget, other):
+                refused = await state.budgets.reserve(f"{name} more", 4.5, [whose], seconds=60)
+                assert (refused.allowed, refused.retry_after > 59.7) == (False, True)
+
+    asyncio.run(main())
+
+
 def test_a_budget_begins_anew(open_state: Open, name: str) -> None:
     """After its period nothing is spent; what is settled then belongs to the period before; what nobody settles stays spent."""
 
@@ -224,24 +274,49 @@ def test_a_task_is_written_by_who_knows_its_version(open_state: Open, name: str)
 
     async def main() -> None:
         async with _opened(open_state) as state:
-            tasks = state.tasks
-            assert await tasks.put(name, "t1", b"one", expected=0, seconds=60)
-            written = await asyncio.gather(*(tasks.put(name, "t1", b"%d" % n, expected=1, seconds=60) for n in range(10)))
+            tasks, mine, other = state.tasks, Owner(name, "a"), Owner(name, "b")
+            assert await tasks.put(mine, "t1", b"one", expected=0, seconds=60)
+            written = await asyncio.gather(*(tasks.put(mine, "t1", b"%d" % n, expected=1, seconds=60) for n in range(10)))
             assert sum(written) == 1
-            found = await tasks.get(name, "t1")
+            found = await tasks.get(mine, "t1")
             assert found is not None
             assert found.version == 2
-            assert await tasks.get(f"{name} else", "t1") is None
-            assert not await tasks.put(name, "t2", b"", expected=3, seconds=60)
+            assert await tasks.get(other, "t1") is None
+            assert not await tasks.put(mine, "t2", b"", expected=3, seconds=60)
             for task_id in ("t3", "t2"):
-                assert await tasks.put(name, task_id, task_id.encode(), expected=0, seconds=60)
-            assert await tasks.put(name, "gone", b"", expected=0, seconds=0.05)
+                assert await tasks.put(mine, task_id, task_id.encode(), expected=0, seconds=60)
+            assert await tasks.put(mine, "gone", b"", expected=0, seconds=0.05)
             await asyncio.sleep(0.1)
-            assert [task_id for task_id, _ in await tasks.list(name, limit=9)] == ["t1", "t2", "t3"]
-            assert [task_id for task_id, _ in await tasks.list(name, limit=1, after="t1")] == ["t2"]
-            assert await tasks.put(name, "gone", b"again", expected=0, seconds=60)
-            await tasks.delete(name, "t2")
-            assert [task_id for task_id, _ in await tasks.list(name, limit=9)] == ["gone", "t1", "t3"]
+            assert [task_id for task_id, _ in await tasks.list(mine, limit=9)] == ["t1", "t2", "t3"]
+            assert [task_id for task_id, _ in await tasks.list(mine, limit=1, after="t1")] == ["t2"]
+            assert await tasks.put(other, "gone", b"again", expected=0, seconds=60)
+            await tasks.delete(other, "t2")
+            await tasks.delete(mine, "t2")
+            assert [task_id for task_id, _ in await tasks.list(mine, limit=9)] == ["t1", "t3"]
+            assert [task_id for task_id, _ in await tasks.list(other, limit=9)] == ["gone"]
+
+    asyncio.run(main())
+
+
+def test_tasks_are_their_users_and_can_be_read_by_the_tenant(open_state: Open, name: str) -> None:
+    """A tenant reads everybody's and writes nobody's; another user can neither read, write nor delete one; a user is forgotten alone."""
+
+    async def main() -> None:
+        async with _opened(open_state) as state:
+            tasks, whole = state.tasks, Owner(name)
+            ann, bob, other = Owner(name, "ann"), Owner(name, "bob"), Owner(f"{name} 2", "ann")
+            for owner, task_id in ((ann, "t1"), (bob, "t2"), (ann, "t3"), (other, "t1")):
+                assert await tasks.put(owner, task_id, task_id.encode(), expected=0, seconds=60)
+            for expected in (0, 1):
+                assert not await tasks.put(bob, "t1", b"his", expected=expected, seconds=60)
+            await tasks.delete(bob, "t1")
+            assert [task_id for task_id, _ in await tasks.list(whole, limit=9)] == ["t1", "t2", "t3"]
+            assert [task_id for task_id, _ in await tasks.list(whole, limit=1, after="t1")] == ["t2"]
+            read = [await tasks.get(owner, "t1") for owner in (whole, ann, bob, other)]
+            assert [one.document if one else None for one in read] == [b"t1", b"t1", None, b"t1"]
+            assert await tasks.erase(ann) == 2
+            assert [task_id for task_id, _ in await tasks.list(whole, limit=9)] == ["t2"]
+            assert await tasks.get(other, "t1") is not None
 
     asyncio.run(main())
 
@@ -264,8 +339,71 @@ def test_names_may_hold_anything(open_state: Open, name: str) -> None:
                 assert await state.budgets.used(budget) == pytest.approx(0.5)
                 await state.cache.put(key, b"v", seconds=60)
                 assert await state.cache.get(key) == b"v"
-                assert await state.tasks.put(name, one, b"d", expected=0, seconds=60)
-            assert [task_id for task_id, _ in await state.tasks.list(name, limit=20)] == sorted(odd)
+                assert await state.tasks.put(Owner("t", name), one, b"d", expected=0, seconds=60)
+            assert [task_id for task_id, _ in await state.tasks.list(Owner("t", name), limit=20)] == sorted(odd)
+
+    asyncio.run(main())
+
+
+_COUNT: Final = """
+SELECT (SELECT count(*) FROM sage_agent_sessions) + (SELECT count(*) FROM sage_agent_answers)
+  + (SELECT count(*) FROM sage_agent_owned_tasks)
+  + (SELECT count(*) FROM sage_agent_nonces) + (SELECT count(*) FROM sage_agent_reservations)
+"""
+
+
+async def _kept(state: State, tenant: str) -> int:
+    """How many entries of what this module puts there are, expired or not, indexes among them."""
+    store: Any = state.store
+    match store.kind:
+        case "memory":
+            users = cast("MemorySessions", state.sessions)._users._values
+            tenants = cast("MemoryTasks", state.tasks)._tenants._values
+            inner = [one._values for _, one in users.values()] + [one._values for _, one in tenants.values()]
+            answers = cast("MemoryCache", state.cache)._values._values
+            return len(answers) + len(users) + sum(len(one) for one in inner)
+        case "sqlite":
+            return int(await store.run(lambda connection: connection.execute(_COUNT.replace("sage_agent_", "")).fetchone()[0]))
+        case "postgres":
+            return int((await store.one(_COUNT))[0])
+    indexes = [store.keys("tasks") + one for one in task_owner(Owner(tenant, "u"))] + [
+        store.keys("tasks-over") + task_owner(Owner(tenant))[0],
+        store.key("conversations", owner_of(SessionKey(tenant, "u", ""))),
+    ]
+    return int(sum([await store.client.zcard(one) for one in indexes]))
+
+
+def test_what_has_expired_does_not_stay(open_state: Open, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much it is: of thousands that came and went little is left where a user goes on, in no table and no index."""
+    for module in ("sqlite", "postgres"):
+        monkeypatch.setattr(f"sage_agent.state.{module}._SWEEP_SECONDS", 0.5)
+        monkeypatch.setattr(f"sage_agent.state.{module}._SWEEP_ROWS", 10)
+    numbers = iter(range(1_000_000))
+
+    async def come(state: State, count: int) -> None:
+        """So many of everything, each for a hundredth of a second."""
+        for number in itertools.islice(numbers, count):
+            one, budget = str(number), Budget(f"{name} {number}", 1.0, 60.0)
+            await asyncio.gather(
+                state.cache.put(f"{name} {one}", b"v", seconds=0.01),
+                state.nonces.claim(name, one, seconds=0.01),
+                state.budgets.reserve(f"{name} {one}", 0.1, [budget], seconds=0.01),
+                state.sessions.append(SessionKey(name, "u", one), [Turn("user", "x")], keep=5, seconds=0.01),
+                state.tasks.put(Owner(name, "u"), one, b"d", expected=0, seconds=0.01),
+            )
+
+    async def main() -> None:
+        async with _opened(open_state) as state:
+            await state.sessions.append(SessionKey(name, "u", "stays"), [Turn("user", "x")], keep=5, seconds=60)
+            assert await state.tasks.put(Owner(name, "u"), "stays", b"d", expected=0, seconds=60)
+            await asyncio.gather(*(come(state, 50) for _ in range(16)))
+            async with asyncio.timeout(30):
+                while await _kept(state, name) > 500:
+                    await come(state, 10)
+                    await asyncio.sleep(0.02)
+
+            assert [task_id for task_id, _ in await state.tasks.list(Owner(name), limit=2000) if not task_id.isdigit()] == ["stays"]
+            assert "stays" in await state.sessions.export(name, "u")
 
     asyncio.run(main())
 

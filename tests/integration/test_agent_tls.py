@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
+import socket
 import ssl
 import subprocess
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPSConnection
 from pathlib import Path
 
 import httpx
@@ -176,3 +180,43 @@ def test_callers_prove_who_they_are_and_come_as_often_as_they_may(guarded: Runni
     (unproved,) = [line for line in lines if line.startswith("sage_agent_errors_total") and 'error_type="auth"' in line]
     assert float(unproved.split()[-1]) == 2
     assert _KEY not in guarded.process.log.read_text()
+
+
+def test_a_caller_who_had_connected_may_shake_hands_during_a_drain(tmp_path: Path, authority: Authority) -> None:
+    """A connection that was taken before SIGTERM and encrypts after it is answered and told to close."""
+    body = json.dumps(BODY).encode()
+    ask = b"POST /v1/messages HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    with running_agent(tmp_path, environ=_environ(*authority.issue("server", "127.0.0.1"))) as agent:
+        with socket.create_connection(("127.0.0.1", agent.start["port"]), timeout=10) as plain:
+            httpx.post(f"{_https(agent)}/v1/messages", json=BODY, verify=authority.context())  # the one before it is taken, too
+            agent.process.signal(signal.SIGTERM)
+            wait_for_line(agent.process, "agent draining")
+            time.sleep(0.3)
+            with authority.context().wrap_socket(plain, server_hostname="127.0.0.1") as caller:
+                caller.sendall(ask)
+                answer = caller.recv(65536)
+        assert agent.process.popen.wait(10) == 0
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in answer
+
+
+def test_who_never_shakes_hands_does_not_hold_a_drain(tmp_path: Path, authority: Authority) -> None:
+    """A connection on which nothing is said is given up long before the drain's deadline."""
+    with (
+        running_agent(tmp_path, environ=_environ(*authority.issue("server", "127.0.0.1"))) as agent,
+        socket.create_connection(("127.0.0.1", agent.start["port"]), timeout=10),
+    ):
+        httpx.post(f"{_https(agent)}/v1/messages", json=BODY, verify=authority.context())
+        agent.process.signal(signal.SIGTERM)
+        assert agent.process.popen.wait(5) == 0
+
+
+def test_an_idle_encrypted_connection_does_not_hold_a_drain(tmp_path: Path, authority: Authority) -> None:
+    """A pooled connection, whose caller hears of its end only when it asks again, is closed long before the drain's deadline."""
+    with running_agent(tmp_path, environ=_environ(*authority.issue("server", "127.0.0.1"))) as agent:
+        caller = HTTPSConnection("127.0.0.1", agent.start["port"], timeout=10, context=authority.context())
+        with closing(caller):
+            caller.request("POST", "/v1/messages", json.dumps(BODY))
+            assert caller.getresponse().read()
+            agent.process.signal(signal.SIGTERM)
+            assert agent.process.popen.wait(15) == 0

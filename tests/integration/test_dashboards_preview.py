@@ -10,7 +10,8 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from sage_obs.alerts.catalogue import Links, groups
+from sage_obs.alerts.catalogue import groups
+from sage_obs.alerts.links import Links
 from sage_obs.alerts.render import rules_text
 from sage_obs.cli.previewing import profiles_of
 from sage_obs.dashboards.lint.promql import analyse

@@ -38,8 +38,8 @@ class DidHost:
 
 
 @contextmanager
-def did_host(folder: Path) -> Iterator[DidHost]:
-    """A host with a certificate of an authority of its own."""
+def did_host(folder: Path, *, keeps: bool = False) -> Iterator[DidHost]:
+    """A host with a certificate, for `localhost` and `agents.test`, of an authority of its own; `keeps` keeps connections open."""
     authority = trustme.CA()
     ca_file = folder / "ca.pem"
     authority.cert_pem.write_to_path(str(ca_file))
@@ -47,6 +47,8 @@ def did_host(folder: Path) -> Iterator[DidHost]:
     authority.issue_cert("localhost", "agents.test").configure_cert(context)
 
     class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1" if keeps else "HTTP/1.0"
+
         def do_GET(self) -> None:
             host.asked.append(self.path)
             answer = host.answers.get(self.path)

@@ -19,7 +19,8 @@ import trustme
 from prometheus_client.parser import text_string_to_metric_families
 
 from sage_agent.security.fingerprints import fingerprint
-from sage_obs.alerts.catalogue import Links, groups
+from sage_obs.alerts.catalogue import groups
+from sage_obs.alerts.links import Links
 from sage_obs.alerts.render import rules_text
 from sage_obs.conventions import EXPERIENCE, JOB, LLM_COST, REQUEST_OVERHEAD, REQUESTS
 from sage_obs.slo.windows import DRILL

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+from tests.support.llm_tools import tool_reply
 from tests.support.llm_wire import Reply, reply
 from tests.support.otlp import serving
 
@@ -47,7 +48,7 @@ def fake_models() -> Iterator[FakeModels]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             before = fake.take(body, {name.lower(): value for name, value in self.headers.items()})
-            self._write(reply(self.path, body, before=before))
+            self._write(tool_reply(self.path, body) or reply(self.path, body, before=before))
 
         def _write(self, answer: Reply) -> None:
             self.close_connection = answer.cut or not answer.status

@@ -85,8 +85,10 @@ def prompt_of(body: dict[str, Any]) -> str:
         return str(body["requests"][0]["content"]["parts"][0]["text"])
     if "contents" in body:
         return str(body["contents"][-1]["parts"][0].get("text", ""))
+    if "messages" in body and body["messages"][-1]["role"] == "tool":
+        return ""
     said = body["messages"][-1]["content"] if "messages" in body else body.get("input", body.get("prompt", ""))
-    return str(said[0]["text"]) if isinstance(said, list) and isinstance(said[0], dict) else str(said)
+    return str(said[0].get("text", "")) if isinstance(said, list) and isinstance(said[0], dict) else str(said)
 
 
 def refusal(path: str, prompt: str) -> dict[str, Any]:

@@ -69,9 +69,9 @@ def calls_to(*providers: Provider) -> ModelCalls:
     return ModelCalls(retries_of([target_of(one) for one in providers], max_wait=0.0), timeout=5.0)
 
 
-def retries_of(targets: Sequence[Target], *, max_wait: float = 30.0) -> Retries:
+def retries_of(targets: Sequence[Target], *, max_wait: float = 30.0, rounds: int = 1000) -> Retries:
     """Retries whose pauses are as long as they can be."""
-    return Retries(targets, max_wait=max_wait, jitter=lambda: 1.0)
+    return Retries(targets, max_wait=max_wait, rounds=rounds, jitter=lambda: 1.0)
 
 
 class _Skipping(selectors.DefaultSelector):

@@ -74,7 +74,7 @@ def guard(*, nonces: Any = None, inner: Guard | None = None, clock: Any = None, 
     return DidGuard(replace(CONFIG, **changes), found, nonces or state.nonces, inner or OpenGuard(), clock=tick)
 
 
-async def ask(one: DidGuard, scope: Scope, body: bytes = BODY) -> Caller:
+async def ask(one: Guard, scope: Scope, body: bytes = BODY) -> Caller:
     """Both steps of a guard, as the application takes them."""
     return await one.verify(scope, body, await one.identify(scope))
 

@@ -6,13 +6,13 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import orjson
 from a2a.auth.user import User
 from a2a.extensions.common import HTTP_EXTENSION_HEADER, get_requested_extensions
 from a2a.server.context import ServerCallContext
 from a2a.server.routes.common import ServerCallContextBuilder
 
-from sage_agent.callers import Caller
+from sage_agent.callers import ANONYMOUS, Caller, Role
+from sage_agent.state.base import Owner
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -34,17 +34,17 @@ class CallerUser(User):
     """A caller, in the SDK's terms."""
 
     def __init__(self, caller: Caller) -> None:
-        self._caller = caller
+        self.caller = caller
 
     @property
     def is_authenticated(self) -> bool:
         """Whether it is known who asks."""
-        return self._caller.how != "anonymous"
+        return self.caller.how != "anonymous"
 
     @property
     def user_name(self) -> str:
-        """The owner of what is stored: nobody can choose a tenant and an id that together read like another's."""
-        return orjson.dumps([self._caller.tenant, self._caller.id]).decode()
+        """The owner of what is stored."""
+        return self.caller.owner
 
 
 class CallContexts(ServerCallContextBuilder):
@@ -56,6 +56,17 @@ class CallContexts(ServerCallContextBuilder):
         headers = {name: value for name, value in request.headers.items() if name.startswith(("a2a-", "x-a2a-"))}
         extensions = get_requested_extensions(request.headers.getlist(HTTP_EXTENSION_HEADER))
         return ServerCallContext(user=CallerUser(call.caller), state={_CALL: call, "headers": headers}, requested_extensions=extensions)
+
+
+def owner_of(context: ServerCallContext) -> Owner:
+    """Whose tasks a request is about: the caller's; a viewer, who has none, looks at those of its tenant.
+
+    Callers without a tenant have nothing in common: among them a viewer sees its own, that is none.
+    """
+    user = context.user
+    caller = user.caller if isinstance(user, CallerUser) else ANONYMOUS
+    everybodys = caller.role is Role.VIEWER and caller.tenant
+    return Owner(caller.tenant, None if everybodys else caller.id)
 
 
 def call_of(context: ServerCallContext) -> Call:

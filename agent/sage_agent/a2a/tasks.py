@@ -15,9 +15,10 @@ from a2a.types.a2a_pb2 import ListTasksRequest, ListTasksResponse, Task, TaskArt
 from a2a.utils.constants import DEFAULT_LIST_TASKS_PAGE_SIZE
 from a2a.utils.errors import UnsupportedOperationError
 
+from sage_agent.a2a.callers import owner_of
 from sage_agent.a2a.failures import as_error
 from sage_agent.problems import unavailable
-from sage_agent.state.base import StateError, Stored, Tasks
+from sage_agent.state.base import Owner, StateError, Stored, Tasks
 
 T = TypeVar("T")
 ENDED: Final = frozenset({
@@ -64,9 +65,8 @@ class SharedTasks(VersionedTaskStore):
             del self._written[next(iter(self._written))]
 
     async def _put(self, task: Task, expected: int, context: ServerCallContext) -> TaskVersion:
-        owner = context.user.user_name
         document = task.SerializeToString()
-        if not await _asked(self._tasks.put(owner, task.id, document, expected=expected, seconds=self._seconds)):
+        if not await _asked(self._tasks.put(owner_of(context), task.id, document, expected=expected, seconds=self._seconds)):
             raise ConcurrentTaskModificationError(task.id)
         return _Version(expected + 1)
 
@@ -78,15 +78,15 @@ class SharedTasks(VersionedTaskStore):
         return _number(stored.version)
 
     async def get(self, task_id: str, context: ServerCallContext) -> StoredTask | None:
-        """A task of this caller. Raises A2AError where the store is lost."""
-        stored = await _asked(self._tasks.get(context.user.user_name, task_id))
+        """A task of this caller, of its tenant for a viewer. Raises A2AError where the store is lost."""
+        stored = await _asked(self._tasks.get(owner_of(context), task_id))
         return None if stored is None else StoredTask(_task(stored), _Version(stored.version))
 
     async def list(self, params: ListTasksRequest, context: ServerCallContext) -> ListTasksResponse:
-        """This caller's tasks, the last changed first. Raises A2AError, too for callers that nobody can tell apart."""
+        """This caller's tasks, a viewer's tenant's, the last changed first. Raises A2AError, too for callers that nobody can tell apart."""
         if not context.user.is_authenticated:
             raise UnsupportedOperationError("Tasks are listed for callers that are identified; ask for one by its id.")
-        found = [task for task in await self._all(context.user.user_name) if _matches(task, params)]
+        found = [task for task in await self._all(owner_of(context)) if _matches(task, params)]
         found.sort(key=lambda task: (task.status.timestamp.ToNanoseconds(), task.id), reverse=True)
         size = params.page_size or DEFAULT_LIST_TASKS_PAGE_SIZE
         begin = next((index for index, task in enumerate(found, 1) if task.id == params.page_token), 0)
@@ -94,7 +94,7 @@ class SharedTasks(VersionedTaskStore):
         more = begin + size < len(found)
         return ListTasksResponse(tasks=page, total_size=len(found), page_size=size, next_page_token=page[-1].id if more and page else "")
 
-    async def _all(self, owner: str) -> Sequence[Task]:
+    async def _all(self, owner: Owner) -> Sequence[Task]:
         read: builtins.list[Task] = []
         after = ""
         while len(read) < _MOST_READ:
@@ -108,7 +108,7 @@ class SharedTasks(VersionedTaskStore):
     async def delete(self, task_id: str, context: ServerCallContext) -> None:
         """Forget a task. Raises A2AError where the store is lost."""
         self._written.pop(task_id, None)
-        await _asked(self._tasks.delete(context.user.user_name, task_id))
+        await _asked(self._tasks.delete(owner_of(context), task_id))
 
 
 class _Version(TaskVersion):

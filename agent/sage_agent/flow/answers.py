@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final
 
 import orjson
@@ -16,6 +15,7 @@ from sage_agent.flow.config import CacheConfig
 from sage_agent.llm.providers.base import Completion, Prompt, Usage
 from sage_agent.state.base import Cache, StateError
 from sage_agent.state.keys import digest
+from sage_agent.values import value
 from sage_agent.within import Within
 from sage_obs.conventions import CACHE_REQUESTS
 
@@ -25,13 +25,19 @@ _WHOLE: Final = frozenset({"", "stop"})
 """Why an answer ends that is kept: others are cut off, or are no answers."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Answer:
-    """A model and what it has answered; `cached` is whether it did so earlier."""
+    """A model and what it has answered; `cached` is whether it did so earlier, `tools` those that it called, in order."""
 
     model: str
     completion: Completion
     cached: bool = False
+    tools: tuple[str, ...] = ()
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it may be given again: it is whole, and says nothing that tools have found out just now."""
+        return self.completion.finish in _WHOLE and not self.tools
 
 
 class Answers:
@@ -63,8 +69,8 @@ class Answers:
         return answer
 
     async def keep(self, key: str, answer: Answer) -> None:
-        """Keep an answer that is whole."""
-        if answer.completion.finish not in _WHOLE or not answer.completion.text:
+        """Keep an answer that lasts."""
+        if not answer.lasting or not answer.completion.text:
             return
         try:
             await self._cache.put(key, _dump(answer), seconds=self._config.ttl)
@@ -92,8 +98,8 @@ class Answers:
         finally:
             if self._under_way.get(key) is mine:
                 del self._under_way[key]
-            whole = answer is not None and answer.completion.finish in _WHOLE
-            mine.set_result(Answer(answer.model, answer.completion, cached=True) if answer is not None and whole else None)
+            lasting = answer is not None and answer.lasting
+            mine.set_result(Answer(answer.model, answer.completion, cached=True) if answer is not None and lasting else None)
         return answer
 
     async def clear(self) -> None:

@@ -9,18 +9,20 @@ from http import HTTPStatus
 
 import sage_obs
 from sage_agent.callers import Caller
-from sage_agent.flow.admission import Gate
 from sage_agent.flow.answers import Answer, Answers, bypassed
 from sage_agent.flow.calls import ModelCalls
 from sage_agent.flow.config import ConcurrencyConfig
 from sage_agent.flow.conversations import Conversations
 from sage_agent.flow.spending import Spending
+from sage_agent.flow.steps import Steps
+from sage_agent.gate import Gate
 from sage_agent.llm.bill import Bill
 from sage_agent.llm.estimates import tokens_of
-from sage_agent.llm.providers.base import Completion, Delta, Prompt, Usage
+from sage_agent.llm.providers.base import Completion, Delta, Prompt, ToolCall
 from sage_agent.messages import Message, Reply, Turn, new_message_id
 from sage_agent.problems import Problem
 from sage_agent.state.base import SessionKey
+from sage_agent.values import value
 from sage_agent.within import running_loop
 from sage_obs.conventions import QUEUE_WAIT, ErrorType
 
@@ -54,7 +56,7 @@ class Simple:
     max_chars: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Work:
     message: Message
     caller: Caller
@@ -62,6 +64,30 @@ class _Work:
     session: SessionKey | None
     deadline: float
     fresh: bool
+
+
+class _Pieces:
+    """A streamed answer on its way through."""
+
+    def __init__(self, message: Message, message_id: str, emit: Emit) -> None:
+        self._message = message
+        self._message_id = message_id
+        self._emit = emit
+        self._texts: list[str] = []
+        self._last = Delta("")
+        self._calls: tuple[ToolCall, ...] = ()
+
+    async def forward(self, model: str, delta: Delta) -> None:
+        """Hand on a piece."""
+        self._last = Delta("", delta.usage or self._last.usage, delta.finish or self._last.finish)
+        self._calls += delta.calls
+        if delta.text:
+            self._texts.append(delta.text)
+            await self._emit(Reply(self._message_id, self._message, delta.text, model))
+
+    def answer(self, model: str) -> Answer:
+        """All of it."""
+        return Answer(model, Completion("".join(self._texts), self._last.usage, self._last.finish, self._calls))
 
 
 class Service:
@@ -75,6 +101,7 @@ class Service:
         asking: Asking,
         memory: Memory | None = None,
         simple: Simple | None = None,
+        steps: Steps | None = None,
         agent: str = "",
     ) -> None:
         memory = memory or Memory()
@@ -82,6 +109,7 @@ class Service:
         self.workers = Gate(bounds.worker_pool_size, queue=bounds.max_concurrent, patience=bounds.queue_max_wait)
         self._calls = calls
         self._simple = simple
+        self._steps = steps
         self._asking = asking
         self._conversations = memory.conversations
         self._answers = memory.answers
@@ -145,54 +173,48 @@ class Service:
 
     async def _ask(self, work: _Work) -> Answer:
         """Ask a model for a whole answer."""
-        await self._come_in(work.deadline)
-        try:
-            if self._spending is None:
-                model, completion = await self._calls_for(work.prompt).complete(work.prompt, deadline=work.deadline)
-            else:
-                bill, call = Bill(), await self._reserve(self._spending, work)
-                try:
-                    model, completion = await self._calls_for(work.prompt).complete(work.prompt, deadline=work.deadline, bill=bill)
-                finally:
-                    self._spending.settle(call, bill, work.caller)
-        finally:
-            self._leave()
-        return Answer(model, completion)
+        return await self._inside(work, lambda prompt: self._once(work, prompt))
 
     async def _ask_for_pieces(self, work: _Work, message_id: str, emit: Emit) -> Answer:
         """Ask a model for an answer piece by piece, and hand these on."""
-        texts: list[str] = []
-        usage: Usage | None = None
-        finish = ""
+        return await self._inside(work, lambda prompt: self._once_in_pieces(work, prompt, message_id, emit))
 
-        async def forward(model: str, delta: Delta) -> None:
-            nonlocal usage, finish
-            usage, finish = delta.usage or usage, delta.finish or finish
-            if delta.text:
-                texts.append(delta.text)
-                await emit(Reply(message_id, work.message, delta.text, model))
-
+    async def _inside(self, work: _Work, ask: Callable[[Prompt], Awaitable[Answer]]) -> Answer:
+        """Ask once there is a place, once or until the model has called its tools."""
         await self._come_in(work.deadline)
         try:
-            if self._spending is None:
-                model = await self._calls_for(work.prompt).stream(work.prompt, deadline=work.deadline, emit=forward)
-            else:
-                bill, call = Bill(), await self._reserve(self._spending, work)
-                try:
-                    model = await self._calls_for(work.prompt).stream(work.prompt, deadline=work.deadline, emit=forward, bill=bill)
-                finally:
-                    self._spending.settle(call, bill, work.caller)
+            return await (ask(work.prompt) if self._steps is None else self._steps.take(work.prompt, ask, deadline=work.deadline))
         finally:
             self._leave()
-        return Answer(model, Completion("".join(texts), usage, finish))
+
+    async def _once(self, work: _Work, prompt: Prompt) -> Answer:
+        calls = self._calls_for(work.prompt)
+        if self._spending is None:
+            return Answer(*await calls.complete(prompt, deadline=work.deadline))
+        bill, call = Bill(), await self._reserve(self._spending, work, prompt)
+        try:
+            return Answer(*await calls.complete(prompt, deadline=work.deadline, bill=bill))
+        finally:
+            self._spending.settle(call, bill, work.caller)
+
+    async def _once_in_pieces(self, work: _Work, prompt: Prompt, message_id: str, emit: Emit) -> Answer:
+        heard = _Pieces(work.message, message_id, emit)
+        calls = self._calls_for(work.prompt)
+        if self._spending is None:
+            return heard.answer(await calls.stream(prompt, deadline=work.deadline, emit=heard.forward))
+        bill, call = Bill(), await self._reserve(self._spending, work, prompt)
+        try:
+            return heard.answer(await calls.stream(prompt, deadline=work.deadline, emit=heard.forward, bill=bill))
+        finally:
+            self._spending.settle(call, bill, work.caller)
 
     def _calls_for(self, prompt: Prompt) -> ModelCalls:
         """Who is asked: a cheaper model where the question is simple."""
         simple = self._simple
         return self._calls if simple is None or prompt.length > simple.max_chars else simple.calls
 
-    async def _reserve(self, spending: Spending, work: _Work) -> str:
-        return await spending.reserve(work.prompt, work.caller, seconds=max(0.0, work.deadline - running_loop().time()))
+    async def _reserve(self, spending: Spending, work: _Work, prompt: Prompt) -> str:
+        return await spending.reserve(prompt, work.caller, seconds=max(0.0, work.deadline - running_loop().time()))
 
     async def _come_in(self, deadline: float) -> None:
         """Take a slot and a worker; `_leave` gives them back. Raises Problem where there is none in time."""
@@ -228,4 +250,4 @@ def _too_late() -> Problem:
 def _reply(message_id: str, message: Message, answer: Answer, text: str) -> Reply:
     usage = answer.completion.usage
     asked, answered = (usage.input, usage.output) if usage else (None, None)
-    return Reply(message_id, message, text, answer.model, asked, answered, cached=answer.cached)
+    return Reply(message_id, message, text, answer.model, asked, answered, cached=answer.cached, tools=answer.tools)

@@ -94,7 +94,7 @@ class Spending:
         bounds = (
             (f"agent:{self._agent}", self._config.agent),
             (f"tenant:{caller.tenant}", self._config.tenant),
-            (f"user:{caller.tenant}/{caller.id}", self._config.user),
+            (f"user:{caller.owner}", self._config.user),
         )
         return [Budget(name, usd, self._config.period) for name, usd in bounds if usd]
 

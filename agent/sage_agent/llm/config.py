@@ -35,7 +35,9 @@ class BreakerConfig:
 
 @dataclass(frozen=True, slots=True)
 class LlmConfig:
-    """Who is asked, in this order. `timeout` is in seconds and covers one call, as `max_wait` one pause.
+    """Who is asked, in this order. `timeout` is in seconds and covers one call, as `max_wait` one pause, of which there are `rounds`.
+
+    `limiter` is whether fewer calls are made at once where a provider limits the rate.
 
     `simple` is asked first where a question has at most `simple_max_chars` characters; None where all go to the same.
     """
@@ -45,6 +47,8 @@ class LlmConfig:
     simple_max_chars: int
     timeout: float
     max_wait: float
+    rounds: int
+    limiter: bool
     breaker: BreakerConfig
     scripted: ScriptedConfig
 
@@ -71,6 +75,8 @@ def read_llm(plain: Mapping[str, Any]) -> LlmConfig:
         simple_max_chars=plain["simple_max_chars"],
         timeout=plain["llm_timeout"],
         max_wait=plain["retry_max_wait"],
+        rounds=plain["retry_rounds"],
+        limiter=plain["limiter_enabled"],
         breaker=BreakerConfig(**{name: plain[f"breaker_{name}"] for name in BreakerConfig.__dataclass_fields__}),
         scripted=ScriptedConfig(**{name: plain[f"scripted_{name}"] for name in ScriptedConfig.__dataclass_fields__}),
     )

@@ -98,6 +98,16 @@ LLM_OPTIONS: Final[Mapping[str, Option]] = {
         30.0,
         "the longest pause before all are asked again, in seconds; 0 asks each once",
     ),
+    "retry_rounds": Option(
+        "llm.retry.rounds", ("SAGE_LLM_RETRY_ROUNDS",), parse_int(0, 1000), 3, "how many times all are asked again, where there is time"
+    ),
+    "limiter_enabled": Option(
+        "llm.limiter.enabled",
+        ("SAGE_LLM_LIMITER_ENABLED",),
+        parse_bool,
+        True,
+        "whether fewer calls are made at once where a provider limits the rate, and more again when it does not",
+    ),
     "breaker_enabled": Option(
         "llm.breaker.enabled", ("SAGE_LLM_BREAKER_ENABLED",), parse_bool, True, "whether a failing provider is left alone for a while"
     ),

@@ -11,7 +11,8 @@ from typing import Final, TypeVar
 
 import sage_obs
 from sage_agent.llm.breaker import State
-from sage_agent.llm.providers.base import OutOfTimeError, Provider, ProviderError
+from sage_agent.llm.limiter import Limiter
+from sage_agent.llm.providers.base import CrowdedError, OutOfTimeError, Provider, ProviderError
 from sage_agent.llm.targets import Target
 from sage_agent.problems import RETRY_SOON_SECONDS
 from sage_obs.conventions import BREAKER_OPEN, LLM_FALLBACKS, LLM_RETRIES, ErrorType
@@ -26,18 +27,23 @@ _FIRST_WAIT: Final = 0.5
 
 
 class Retries:
-    """Tries targets in their order. `max_wait` is the longest pause in seconds, 0 for none; `jitter` gives numbers from 0 to 1."""
+    """Tries targets in their order, `rounds` times more at most. `max_wait` is the longest pause in seconds, 0 for none.
+
+    `jitter` gives numbers from 0 to 1.
+    """
 
     def __init__(
         self,
         targets: Sequence[Target],
         *,
         max_wait: float,
+        rounds: int,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.targets = tuple(targets)
         self._max_wait = max_wait
+        self._rounds = rounds
         self._sleep = sleep
         self._jitter = jitter
 
@@ -58,7 +64,7 @@ class Retries:
         if era is None:
             return await self._go_on(attempt, deadline=deadline)
         try:
-            return await _judged(target, first, era, attempt)
+            return await _judged(target, first, era, self._in_turn(0, first, attempt, deadline) if target.limiter else attempt(first))
         except ProviderError as exc:
             if exc.begun or exc.error_type not in _AGAIN:
                 raise
@@ -79,7 +85,7 @@ class Retries:
             for place, provider, era in self._admitted(without=failed and failed[0]):
                 trail.go(self.targets, place)
                 try:
-                    return await _judged(self.targets[place], provider, era, attempt)
+                    return await _judged(self.targets[place], provider, era, self._in_turn(place, provider, attempt, deadline))
                 except ProviderError as exc:
                     if exc.begun or exc.error_type not in _AGAIN:
                         raise
@@ -95,6 +101,8 @@ class Retries:
         """Put what can be counted on /metrics before it happens, or its first increase is lost."""
         for target in self.targets:
             target.breaker.expose()
+            if target.limiter is not None:
+                target.limiter.expose()
             for reason in _AGAIN:
                 sage_obs.series(LLM_RETRIES, target.name, reason.value).add(0)
         for one, other in itertools.combinations(self.targets, 2):
@@ -113,12 +121,37 @@ class Retries:
                 if provider is not without and (era := target.breaker.admit()) is not None:
                     yield place, provider, era
 
+    async def _in_turn(self, place: int, provider: Provider, attempt: Callable[[Provider], Awaitable[T]], deadline: float) -> T:
+        """Make an attempt when the target bears one more call. Raises ProviderError of kind rate_limited where that takes too long."""
+        limiter = self.targets[place].limiter
+        if limiter is None:
+            return await attempt(provider)
+        turn, limited = limiter.enter(), None
+        if turn is None:
+            turn = await self._wait_for(limiter, deadline, last=place + 1 == len(self.targets))
+        try:
+            result = await attempt(provider)
+            limited = False
+        except ProviderError as exc:
+            limited = True if exc.error_type is ErrorType.RATE_LIMITED else None
+            raise
+        finally:
+            limiter.leave(turn, limited=limited)
+        return result
+
+    async def _wait_for(self, limiter: Limiter, deadline: float, *, last: bool) -> int:
+        patience = self._max_wait if last else min(self._max_wait, _FIRST_WAIT)
+        try:
+            return await limiter.wait(deadline=min(deadline, asyncio.get_running_loop().time() + patience))
+        except TimeoutError:
+            raise CrowdedError from None
+
     async def _pause(self, failures: Sequence[ProviderError], number: int, deadline: float) -> None:
-        """Wait for what asked for the least. Raises the last failure where no time would be left."""
+        """Wait for what asked for the least. Raises the last failure where no time would be left, or it was tried often enough."""
         backoff = min(_FIRST_WAIT * 2.0 ** min(number, 16), self._max_wait) * (1 + self._jitter()) / 2
         asked = min(backoff if one.retry_after is None else one.retry_after for one in failures)
         seconds = min(max(asked, backoff), self._max_wait)
-        if not self._max_wait or asyncio.get_running_loop().time() + seconds >= deadline:
+        if not self._max_wait or number >= self._rounds or asyncio.get_running_loop().time() + seconds >= deadline:
             raise failures[-1]
         with sage_obs.waiting():
             await self._sleep(seconds)
@@ -149,11 +182,11 @@ class _Trail:
         self._at, self._tried = place, True
 
 
-async def _judged(target: Target, provider: Provider, era: int, attempt: Callable[[Provider], Awaitable[T]]) -> T:
-    """Make an attempt, and let the target's breaker know how it went."""
+async def _judged(target: Target, provider: Provider, era: int, attempt: Awaitable[T]) -> T:
+    """Wait for an attempt, and let the target's breaker know how it went."""
     try:
-        result = await attempt(provider)
-    except OutOfTimeError:
+        result = await attempt
+    except (OutOfTimeError, CrowdedError):
         target.breaker.release(era)
         raise
     except ProviderError as exc:

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 from sage_agent.llm.breaker import Breaker
 from sage_agent.llm.config import BreakerConfig, LlmConfig
 from sage_agent.llm.fallbacks import TargetConfig
+from sage_agent.llm.limiter import Limiter
 from sage_agent.llm.providers.base import Provider
 from sage_agent.llm.providers.select import open_providers
 
@@ -22,11 +23,15 @@ class Keyed(Protocol):
 
 
 class Target:
-    """A provider for each key, all of one model, and the breaker of their address. A key that is rate limited stands back."""
+    """A provider for each key, all of one model, and the breaker of their address. A key that is rate limited stands back.
 
-    def __init__(self, providers: Sequence[Provider], breaker: Breaker) -> None:
+    `limiter` bounds the calls to it; None for any number.
+    """
+
+    def __init__(self, providers: Sequence[Provider], breaker: Breaker, limiter: Limiter | None = None) -> None:
         self.name = providers[0].name
         self.breaker = breaker
+        self.limiter = limiter
         self._providers = tuple(providers)
         self._first = 0
 
@@ -59,13 +64,17 @@ class Target:
 
 
 def open_targets(llm: LlmConfig, *, connections: int) -> tuple[Target, ...]:
-    """The configured targets, with as many connections to each; those at one address share its breaker."""
+    """The configured targets, with as many connections to each; those at one address share its breaker.
+
+    A rate is limited by model and key, and so is each target's own.
+    """
     breakers: dict[str, Breaker] = {}
     targets = []
     for one in llm.targets:
         name = f"{one.provider} {one.base_url}".strip()
         breaker = breakers.setdefault(name, Breaker(name, _guarding(one, llm.breaker)))
-        targets.append(Target(open_providers(one, llm.scripted, connections=connections), breaker))
+        limiter = Limiter(f"{name} {one.model}", connections) if llm.limiter and one.provider != "scripted" else None
+        targets.append(Target(open_providers(one, llm.scripted, connections=connections), breaker, limiter))
     return tuple(targets)
 
 

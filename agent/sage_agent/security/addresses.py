@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
+from typing import Final
 
 from sage_agent.security.options import Network
+
+_PORT: Final = re.compile(r"\[([^\]]*)\](?::\d{1,5})?|([\d.]+):\d{1,5}", re.ASCII)
+"""`192.0.2.1:4711` and `[2001:db8::1]:4711`."""
 
 
 def client_address(peer: str, forwarded: str, proxies: Sequence[Network]) -> str:
@@ -16,14 +21,20 @@ def client_address(peer: str, forwarded: str, proxies: Sequence[Network]) -> str
 def origin(peer: str, forwarded: str, proxies: Sequence[Network]) -> str:
     """The first address, from the right of `X-Forwarded-For`, that is no trusted proxy's; the peer's where the peer is none.
 
-    What stands further left was written by whoever wanted to.
+    What stands further left was written by whoever wanted to. Some proxies write the port, too, which says nothing of who it is.
     """
     address = peer
-    for said in reversed([peer_said.strip() for peer_said in forwarded.split(",")] if forwarded else []):
-        if not among(address, proxies) or not _is_address(said):
+    for said in reversed(forwarded.split(",") if forwarded else []):
+        found = _without_port(said.strip())
+        if not among(address, proxies) or not _is_address(found):
             break
-        address = said
+        address = found
     return address
+
+
+def _without_port(said: str) -> str:
+    match = _PORT.fullmatch(said)
+    return said if match is None else match.group(1) or match.group(2) or ""
 
 
 def among(address: str, networks: Sequence[Network]) -> bool:

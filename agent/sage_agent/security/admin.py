@@ -6,10 +6,8 @@ import hmac
 import logging
 import os
 import platform
-import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -17,52 +15,85 @@ import orjson
 
 import sage_obs
 from sage_agent.callers import Caller, Role
-from sage_agent.problems import invalid
+from sage_agent.problems import invalid, other_method
 from sage_agent.security.addresses import among, origin
 from sage_agent.security.audit import Audit
 from sage_agent.security.config import AdminConfig
 from sage_agent.security.guard import forbidden, unauthorized
+from sage_agent.security.levers import LEVELS, Everywhere
 from sage_agent.security.options import Network
 from sage_agent.web.failures import answer_failure
 from sage_agent.web.guard import Guard, said_also
+from sage_agent.web.operations import COUNT, TEXT, Operation, Schema, record
 from sage_agent.web.wire import Receive, Scope, Send, check_media_type, head_of, read_body, send_json
 from sage_agent.within import running_loop
 
 PREFIX: Final = "/admin/"
-_LEVELS: Final = ("debug", "info", "warning", "error")
 _LONGEST_BODY: Final = 4096
 _BODY_SECONDS: Final = 10.0
 _BEARER: Final = b"bearer "
+_FLAG: Final[Schema] = {"type": "boolean"}
+_LEVEL: Final[Schema] = {"enum": list(LEVELS)}
+_RATE: Final[Schema] = {"type": "number", "minimum": 0, "maximum": 1}
+_REACHED: Final[Mapping[str, Schema]] = {"workers": record({"asked": COUNT, "took": COUNT}), "pid": COUNT}
+_INFO: Final = record(
+    {
+        **dict.fromkeys(("agent", "version", "storage", "python", "log_level"), TEXT),
+        **dict.fromkeys(("tls", "callers_identified", "audit"), _FLAG),
+        "models": {"type": "array", "items": TEXT},
+        "uptime_seconds": {"type": "number"},
+        "sampling_rate": _RATE,
+        "pid": COUNT,
+    }
+)
+
+
+def _one(name: str, schema: Schema) -> Schema:
+    return record({name: schema}, additionalProperties=False)
+
+
+def _changing(method: str, path: str, summary: str, answer: Mapping[str, Schema], body: Schema | None = None) -> Operation:
+    errors = (404, 503) if body is None else (400, 404, 413, 415, 503)
+    return Operation(method, path, summary, record({**answer, **_REACHED}), body, role=Role.ADMIN, errors=errors)
+
+
+OPERATIONS: Final = (
+    Operation("GET", "/admin/info", "What runs here.", _INFO, role=Role.VIEWER, errors=(404,)),
+    _changing("PUT", "/admin/log-level", "Log more, or less.", {"level": _LEVEL}, _one("level", _LEVEL)),
+    _changing("PUT", "/admin/tracing", "The share of traces that are recorded.", {"sampling_rate": _RATE}, _one("sampling_rate", _RATE)),
+    _changing("POST", "/admin/cache/clear", "Forget cached answers.", {"cleared": _FLAG}),
+    _changing("POST", "/admin/drain", "As SIGTERM.", {"draining": _FLAG}),
+)
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class Levers:
-    """What can be looked at and moved: facts about the agent, and how its caches are emptied."""
-
-    facts: Callable[[], Mapping[str, object]]
-    clear_cache: Callable[[], Awaitable[None]]
-
-
 class Admin:
-    """An ASGI application. Whoever has the token is an admin; others are who the guard says they are, with their role."""
+    """An ASGI application. Whoever has the token is an admin; others are who the guard says they are, with their role.
+
+    `facts` are about the agent; `everywhere` makes changes in all of its processes.
+    """
 
     def __init__(
-        self, config: AdminConfig, guard: Guard | None, audit: Audit, levers: Levers, *, proxies: tuple[Network, ...] = ()
+        self,
+        config: AdminConfig,
+        guard: Guard | None,
+        audit: Audit,
+        *,
+        facts: Callable[[], Mapping[str, object]],
+        everywhere: Everywhere,
+        proxies: tuple[Network, ...] = (),
     ) -> None:
         self._token = config.token.encode()
         self._networks = config.networks
         self._proxies = proxies
         self._guard = guard
         self._audit = audit
-        self._levers = levers
+        self._facts = facts
+        self._everywhere = everywhere
         self._began = time.time()
+        acts = (self._info, self._log_level, self._tracing, self._clear_cache, self._drain)
         self._routes: Mapping[tuple[str, str], tuple[Role, Callable[[Any], Awaitable[Mapping[str, object]]]]] = {
-            ("GET", "/admin/info"): (Role.VIEWER, self._info),
-            ("PUT", "/admin/log-level"): (Role.ADMIN, self._log_level),
-            ("PUT", "/admin/tracing"): (Role.ADMIN, self._tracing),
-            ("POST", "/admin/cache/clear"): (Role.ADMIN, self._clear_cache),
-            ("POST", "/admin/drain"): (Role.ADMIN, self._drain),
+            (one.method, one.path): (one.role or Role.ADMIN, act) for one, act in zip(OPERATIONS, acts, strict=True)
         }
 
     def renew(self, config: AdminConfig | None) -> None:
@@ -88,6 +119,9 @@ class Admin:
         caller = await self._who(scope)
         method, path = scope["method"], scope["path"]
         route = self._routes.get((method, path))
+        methods = [one for one, there in self._routes if there == path]
+        if route is None and methods:
+            raise other_method(methods)
         if route is None:
             raise invalid(f"There is no {method} here; there are {', '.join(' '.join(one) for one in self._routes)}.", HTTPStatus.NOT_FOUND)
         needed, act = route
@@ -145,7 +179,7 @@ class Admin:
         del asked
         level = logging.getLevelName(logging.getLogger().level).lower()
         return {
-            **self._levers.facts(),
+            **self._facts(),
             "python": platform.python_version(),
             "uptime_seconds": round(time.time() - self._began, 1),
             "log_level": level,
@@ -154,27 +188,29 @@ class Admin:
 
     async def _log_level(self, asked: Any) -> Mapping[str, object]:
         level = asked.get("level")
-        if level not in _LEVELS:
-            raise invalid(f"`level` is one of {', '.join(_LEVELS)}.")
-        logging.getLogger().setLevel(level.upper())
-        return {"level": level}
+        if level not in LEVELS:
+            raise invalid(f"`level` is one of {', '.join(LEVELS)}.")
+        return {"level": level, **await self._change("log-level", level)}
 
     async def _tracing(self, asked: Any) -> Mapping[str, object]:
         rate = asked.get("sampling_rate")
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
             raise invalid("`sampling_rate` is a number from 0 to 1.")
-        return {"sampling_rate": sage_obs.sampling(float(rate))}
+        reach = await self._change("tracing", rate)
+        return {"sampling_rate": sage_obs.sampling(), **reach}
 
     async def _clear_cache(self, asked: Any) -> Mapping[str, object]:
         del asked
-        await self._levers.clear_cache()
-        return {"cleared": True}
+        return {"cleared": True, **await self._change("cache")}
 
     async def _drain(self, asked: Any) -> Mapping[str, object]:
-        """Once this answer is out: what SIGTERM does."""
+        """What SIGTERM does, to the supervisor where there is one; this answer is among those that are waited for."""
         del asked
-        running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGTERM)
-        return {"draining": True}
+        return {"draining": True, **await self._change("drain")}
+
+    async def _change(self, name: str, value: Any = None) -> Mapping[str, object]:
+        reach = await self._everywhere(name, value)
+        return {"workers": {"asked": reach.asked, "took": reach.took}}
 
 
 def beside(app: Asgi, admin: Asgi) -> Asgi:

@@ -37,8 +37,8 @@ class ApiKeys:
         self._looked = clock()
         self._filed: Mapping[str, Caller] = {}
         if file is not None:
+            self._seen = _stamp(file)  # before it is read: what is written meanwhile is another stamp, and read in two seconds
             self._filed = _read(file)
-            self._seen = _stamp(file)
         self._callers = {**self._filed, **self._own}
 
     def renew(self, entries: Sequence[KeyEntry]) -> None:
@@ -71,7 +71,7 @@ class ApiKeys:
 
 
 def _callers(entries: Sequence[KeyEntry]) -> dict[str, Caller]:
-    return {entry.sha256: Caller(entry.id, entry.tenant, entry.role, "api_key") for entry in entries}
+    return {entry.sha256: Caller(entry.id, entry.tenant, entry.role, "api_key", entry.rate) for entry in entries}
 
 
 def _read(file: Path) -> dict[str, Caller]:

@@ -95,8 +95,10 @@ class AuditFile:
     def _keep_head(self) -> None:
         """Replaced as a whole, so that it is never half of one."""
         target, fresh = beside(self.path, "head"), beside(self.path, "head.new")
-        fresh.write_bytes(self.head.dump(self._key) + b"\n")
-        fresh.chmod(0o600)
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), "wb") as file:
+            file.write(self.head.dump(self._key) + b"\n")
+            file.flush()
+            os.fdatasync(file.fileno())  # after a power cut an empty one would pass for one that somebody has changed
         fresh.replace(target)
 
     def _resume(self) -> tuple[Head, bytes]:
@@ -120,10 +122,16 @@ class AuditFile:
         )
 
     def _set_aside(self) -> None:
-        first = _first_of(self.path)
-        self.path.rename(beside(self.path, f"{first:012d}"))
+        """Begin another file. Where that cannot be opened all stays as it was: a number once closed may be a caller's connection next."""
+        aside = beside(self.path, f"{_first_of(self.path):012d}")
+        self.path.rename(aside)
+        try:
+            fresh = self._open()
+        except OSError:
+            aside.rename(self.path)
+            raise
         os.close(self._file)
-        self._file, self._size = self._open(), 0
+        self._file, self._size = fresh, 0
         old = parts(self.path)
         for one in old[: -self._keep]:
             one.unlink()
@@ -146,10 +154,11 @@ def _take_slot(path: Path) -> tuple[Path, int]:
 
 
 def _first_of(path: Path) -> int:
-    """The number of a file's first record."""
+    """The number of a file's first record, which a line that was cut short may stand before."""
     verifier = Verifier()
     with path.open("rb") as file:
-        verifier.follow(file.readline() for _ in range(1))
+        while not verifier.verdict.begins and (line := file.readline()):
+            verifier.follow([line])
     return verifier.verdict.begins
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from sage_agent.a2a.paths import needed_role
 from sage_agent.callers import Role
 from sage_agent.security.api_keys import ApiKeys
 from sage_agent.security.audit import AuditLog
@@ -12,8 +13,9 @@ from sage_agent.security.certificates import Certificates
 from sage_agent.security.config import SecurityConfig
 from sage_agent.security.did_config import DidConfig
 from sage_agent.security.did_open import open_did
-from sage_agent.security.guard import CallerGuard, Identification, RateGuard
+from sage_agent.security.guard import CallerGuard, Identification, RateGuard, RoleGuard
 from sage_agent.state.base import State
+from sage_agent.state.leases import LeasedLimits
 from sage_agent.web.guard import Guard, OpenGuard
 
 
@@ -36,7 +38,8 @@ class Doors:
 
     def __init__(
         self,
-        guard: Guard,
+        messages: Guard,
+        tasks: Guard,
         admin: Guard | None,
         *,
         rates: RateGuard | None,
@@ -44,8 +47,9 @@ class Doors:
         keys: ApiKeys | None,
         did: Closed | None,
     ) -> None:
-        """`admin` knows those with a role by the same credentials, viewers too; None where nobody is known."""
-        self.guard = guard
+        """`tasks` stands before A2A, where viewers may read; `admin` knows viewers, too, and is None where nobody is known."""
+        self.messages = messages
+        self.tasks = tasks
         self.admin = admin
         self._rates = rates
         self._tokens = tokens
@@ -74,7 +78,7 @@ class Doors:
 
 
 def build_doors(config: SecurityConfig, did: DidConfig, state: State, audit: AuditLog | None) -> Doors:
-    """Put the guards together: signatures before credentials, how often before both; refusals are noted. Raises SageObsError."""
+    """Put the guards together, from the inside: credentials, signatures, how often, which role, who was refused. Raises SageObsError."""
     tokens = None
     if config.jwt is not None:
         from sage_agent.security.tokens import Tokens
@@ -85,16 +89,18 @@ def build_doors(config: SecurityConfig, did: DidConfig, state: State, audit: Aud
     keys = None
     if config.identifies:
         keys = ApiKeys(config.api_keys, config.api_keys_file) if config.api_keys or config.api_keys_file else None
-        known = Identification(Certificates(config.allow) if config.allow else None, tokens, keys)
-        guard, admin = CallerGuard(known), CallerGuard(known, needed=Role.VIEWER)
+        guard = admin = CallerGuard(Identification(Certificates(config.allow) if config.allow else None, tokens, keys))
     signed = open_did(did, state.nonces, guard)
     guard = signed or guard
     rates = None
-    if config.rate is not None:
-        guard = rates = RateGuard(guard, state.limits, config.rate, proxies=config.proxies, refuse_blind=config.refuse_blind)
+    if config.rates is not None:
+        limits = state.limits if state.store.kind == "memory" else LeasedLimits(state.limits, seconds=config.lease)
+        guard = rates = RateGuard(guard, limits, config.rates, proxies=config.proxies, refuse_blind=config.refuse_blind)
         if admin is not None:
-            admin = RateGuard(admin, state.limits, config.rate, proxies=config.proxies, refuse_blind=config.refuse_blind)
+            admin = RateGuard(admin, limits, config.rates, proxies=config.proxies, refuse_blind=config.refuse_blind)
+    messages: Guard = RoleGuard(guard)
+    tasks: Guard = RoleGuard(guard, least=Role.VIEWER, needed=needed_role)
     if audit is not None:
-        guard = AuditGuard(guard, audit)
+        messages, tasks = AuditGuard(messages, audit), AuditGuard(tasks, audit)
         admin = None if admin is None else AuditGuard(admin, audit)
-    return Doors(guard, admin, rates=rates, tokens=tokens, keys=keys, did=signed)
+    return Doors(messages, tasks, admin, rates=rates, tokens=tokens, keys=keys, did=signed)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from sage_agent.security.options import KeyEntry, Network
-from sage_agent.state.base import Rate
+from sage_agent.callers import ANONYMOUS, Caller, Role
+from sage_agent.security.options import KeyEntry, Network, make_rate
+from sage_agent.state.base import UNLIMITED, Rate
 from sage_obs.errors import ConfigError
 
 _ALLOWED: Final = re.compile(r"dns:(\*\.)?[A-Za-z0-9._-]+|uri:[a-z][a-z0-9+.-]*:(//[^/*\s]+)?[^*\s]*[^*/\s](/\*)?", re.ASCII)
@@ -47,13 +48,31 @@ class AdminConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RatesConfig:
+    """How often callers may come: each by its own rate, else by that of its role, else by that of everybody, who nobody knows too."""
+
+    everybody: Rate
+    roles: Mapping[Role, Rate]
+
+    def of(self, caller: Caller) -> Rate:
+        """The rate of a caller."""
+        if caller is ANONYMOUS:
+            return self.everybody
+        return caller.rate or self.roles.get(caller.role) or self.everybody
+
+
+@dataclass(frozen=True, slots=True)
 class SecurityConfig:
-    """All of it. `rate` is None where nobody is limited; `refuse_blind` is what happens while limits cannot be asked."""
+    """All of it. `rates` is None where nobody is limited; `refuse_blind` is what happens while limits cannot be asked.
+
+    `lease` is how long a worker may keep what it has taken from a limit, in seconds.
+    """
 
     api_keys: tuple[KeyEntry, ...]
     api_keys_file: Path | None
     jwt: JwtConfig | None
-    rate: Rate | None
+    rates: RatesConfig | None
+    lease: float
     refuse_blind: bool
     proxies: tuple[Network, ...]
     allow: tuple[str, ...]
@@ -68,14 +87,12 @@ class SecurityConfig:
 
 def read_security(plain: Mapping[str, Any]) -> SecurityConfig:
     """Read the settings by argument name. Raises ConfigError for half a configuration."""
-    rate = None
-    if plain["rate_per_second"]:
-        rate = Rate(plain["rate_per_second"], plain["rate_burst"] or max(1, round(2 * plain["rate_per_second"])))
     found = SecurityConfig(
         api_keys=plain["api_keys"],
         api_keys_file=Path(plain["api_keys_file"]) if plain["api_keys_file"] else None,
         jwt=_jwt(plain),
-        rate=rate,
+        rates=_rates(plain),
+        lease=plain["rate_lease"],
         refuse_blind=plain["rate_on_error"] == "refuse",
         proxies=plain["trusted_proxies"],
         allow=_allowed(plain["tls_allow"]),
@@ -88,6 +105,14 @@ def read_security(plain: Mapping[str, Any]) -> SecurityConfig:
             hint="Set security.admin.token, or have callers identified and give one the role admin.",
         )
     return found
+
+
+def _rates(plain: Mapping[str, Any]) -> RatesConfig | None:
+    """None where there can be no limit: the keys of a file may have rates at any time."""
+    rates = RatesConfig(make_rate(plain["rate_per_second"], plain["rate_burst"]), plain["rate_roles"])
+    own = [entry.rate for entry in plain["api_keys"] if entry.rate is not None]
+    limited = any(rate != UNLIMITED for rate in (rates.everybody, *rates.roles.values(), *own))
+    return rates if limited or plain["api_keys_file"] else None
 
 
 def _audit(plain: Mapping[str, Any]) -> AuditConfig | None:

@@ -8,12 +8,11 @@ from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Final
 
-from sage_agent.callers import ANONYMOUS, Caller, Role
+from sage_agent.callers import ANONYMOUS, Caller
 from sage_agent.problems import Problem, unavailable
 from sage_agent.security.did import UnresolvableError
 from sage_agent.security.did_config import DidConfig
 from sage_agent.security.did_options import DidCaller
-from sage_agent.security.guard import forbidden
 from sage_agent.security.resolver import Resolver
 from sage_agent.security.signatures import Claim, Headers, RefusedError, Request, check_claim, read_claim, verify
 from sage_agent.state.base import Nonces, StateError
@@ -49,7 +48,7 @@ class DidGuard:
         return await self._inner.identify(scope)
 
     async def verify(self, scope: Scope, body: bytes, caller: Caller) -> Caller:
-        """The DID that signed the request. Raises Problem (401; 403 without the role; 503 where nonces cannot be kept)."""
+        """The DID that signed the request. Raises Problem (401; 503 where nonces cannot be kept)."""
         if not _is_signed(scope):
             return await self._inner.verify(scope, body, caller)
         try:
@@ -62,8 +61,6 @@ class DidGuard:
             await self._claim_nonce(claim, fragment)
         except (RefusedError, UnresolvableError) as exc:
             raise _refused(exc.reason) from None
-        if allowed.role < Role.OPERATOR:
-            raise forbidden(Role.OPERATOR)
         return Caller(claim.who.did, tenant=allowed.tenant, role=allowed.role, how="did")
 
     async def close(self) -> None:

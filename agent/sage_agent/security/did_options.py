@@ -14,6 +14,7 @@ from sage_obs.settings import Option, parse_bool, parse_choice, parse_seconds, p
 
 MODES: Final = ("off", "optional", "required")
 _ROLES: Final = {role.name.lower(): role for role in Role}
+_DOMAIN: Final = re.compile(r"did:(?:sage:)?web:[^:]+", re.ASCII)
 _CALLER_KEYS: Final = frozenset({"did", "tenant", "role"})
 _WINDOW: Final = (1.0, 3600.0)
 _TIMEOUT: Final = (0.1, 60.0)
@@ -28,8 +29,11 @@ class DidCaller:
     role: Role
 
     def matches(self, did: str) -> bool:
-        """Whether a DID is meant."""
-        return did.startswith(self.did[:-1]) if self.did.endswith("*") else did == self.did
+        """Whether a DID is meant. A domain is meant whole: `did:web:a.example*` is a.example with all below it, and no a.example.evil."""
+        if not self.did.endswith("*"):
+            return did == self.did
+        begin = self.did[:-1]
+        return did.startswith(begin) and (_DOMAIN.fullmatch(begin) is None or did[len(begin) :][:1] in {"", ":"})
 
 
 def parse_callers(value: object) -> tuple[DidCaller, ...]:

@@ -17,6 +17,10 @@ from sage_agent.security.did import UnresolvableError
 _LONGEST: Final = 69_632
 """Bytes; what SAGE allows a record, and far more than a DID document needs."""
 _HTTPS: Final = 443
+_TRANSLATED: Final = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
+"""Addresses that a gateway may turn into the IPv4 address in their last four bytes (RFC 6052; before it RFC 4291, 2.5.5.1)."""
+_TRANSLATED_HERE: Final = ipaddress.IPv6Network("64:ff9b:1::/48")
+"""The same within one network (RFC 8215), whatever Python says of it."""
 _AT_ONCE: Final = 16
 """Fetches. Whoever may name a DID can make this agent ask its host."""
 
@@ -57,7 +61,9 @@ class Fetcher:
         """The client, made when it is first needed: reading the system's authorities takes a while."""
         if self._client is None:
             context = ssl.create_default_context(cafile=self._ca_file or None)
-            self._client = httpx.AsyncClient(verify=context, trust_env=False, follow_redirects=False, timeout=self._timeout)
+            # One fetch a connection: a pool knows it by its address, and would use it for another host, whose certificate nobody has seen.
+            once = httpx.Limits(max_keepalive_connections=0)
+            self._client = httpx.AsyncClient(verify=context, trust_env=False, follow_redirects=False, timeout=self._timeout, limits=once)
         return self._client
 
     async def _get(self, host: str, port: int, path: str) -> Fetched:
@@ -87,6 +93,23 @@ class Fetcher:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         for *_, place in found:
             address = str(place[0])
-            if self._private or ipaddress.ip_address(address).is_global:
+            if self._private or is_public(address):
                 return address
         raise UnresolvableError("record.private-address")
+
+
+def is_public(address: str) -> bool:
+    """Whether an address is one host's on the public internet; one that carries an IPv4 address for a gateway, only if that one is, too."""
+    found = ipaddress.ip_address(address)
+    if not found.is_global or found.is_multicast:
+        return False
+    if isinstance(found, ipaddress.IPv4Address):
+        return True
+    carried = [found.ipv4_mapped, found.sixtofour, *(_low(found) for prefix in _TRANSLATED if found in prefix)]
+    if found.is_site_local or found in _TRANSLATED_HERE:
+        return False
+    return all(is_public(str(one)) for one in carried if one is not None)
+
+
+def _low(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address:
+    return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, Protocol
@@ -15,8 +15,9 @@ from sage_agent.problems import RETRY_SOON_SECONDS, Problem
 from sage_agent.security.addresses import client_address
 from sage_agent.security.api_keys import ApiKeys
 from sage_agent.security.certificates import Certificates
+from sage_agent.security.config import RatesConfig
 from sage_agent.security.options import Network
-from sage_agent.state.base import Limits, Rate, StateError, Taken
+from sage_agent.state.base import UNLIMITED, Limits, Rate, StateError, Taken
 from sage_agent.web.guard import Guard, say_also
 from sage_agent.web.wire import Head, Scope, head_of
 from sage_obs.conventions import RATE_LIMIT_DECISIONS, ErrorType
@@ -69,19 +70,16 @@ class Identification:
 
 
 class CallerGuard:
-    """Implements `Guard`: lets those in who prove who they are and have the role."""
+    """Implements `Guard`: lets those in who prove who they are."""
 
-    def __init__(self, identification: Identification, *, needed: Role = Role.OPERATOR) -> None:
+    def __init__(self, identification: Identification) -> None:
         self._identification = identification
-        self._needed = needed
 
     async def identify(self, scope: Scope) -> Caller:
         """Who this is."""
         caller = await self._identification.caller(scope, head_of(scope))
         if caller is None:
             raise unauthorized()
-        if caller.role < self._needed:
-            raise forbidden(self._needed)
         return caller
 
     async def verify(self, scope: Scope, body: bytes, caller: Caller) -> Caller:
@@ -90,13 +88,49 @@ class CallerGuard:
         return caller
 
 
+def for_operators(scope: Scope, body: bytes) -> Role:
+    """What everything needs where messages are sent."""
+    del scope, body
+    return Role.OPERATOR
+
+
+class RoleGuard:
+    """Implements `Guard` around another: lets those in whose role is enough for what they ask.
+
+    `least` is needed for anything; `needed` says of a whole request what it needs, and is asked about those below operators only.
+    """
+
+    def __init__(self, inner: Guard, *, least: Role = Role.OPERATOR, needed: Callable[[Scope, bytes], Role] = for_operators) -> None:
+        self._inner = inner
+        self._least = least
+        self._needed = needed
+
+    async def identify(self, scope: Scope) -> Caller:
+        """Who this is."""
+        caller = await self._inner.identify(scope)
+        if caller.role < self._least:
+            raise forbidden(self._least)
+        return caller
+
+    async def verify(self, scope: Scope, body: bytes, caller: Caller) -> Caller:
+        """As the one inside; a caller who is known only now has its role only now."""
+        proved = await self._inner.verify(scope, body, caller)
+        if proved.role < Role.OPERATOR:
+            needed = max(self._least, self._needed(scope, body))
+            if proved.role < needed:
+                raise forbidden(needed)
+        return proved
+
+
 class RateGuard:
     """Implements `Guard` around another: callers come as often as they may, by their name, or by their address where they have none."""
 
-    def __init__(self, inner: Guard, limits: Limits, rate: Rate, *, proxies: Sequence[Network] = (), refuse_blind: bool = False) -> None:
+    def __init__(
+        self, inner: Guard, limits: Limits, rates: RatesConfig, *, proxies: Sequence[Network] = (), refuse_blind: bool = False
+    ) -> None:
         self._inner = inner
         self._limits = limits
-        self._rate = rate
+        self._rates = rates
         self._proxies = tuple(proxies)
         self._refuse_blind = refuse_blind
         self._blind = False
@@ -107,23 +141,27 @@ class RateGuard:
             caller = await self._inner.identify(scope)
         except Problem as problem:
             if problem.status == HTTPStatus.UNAUTHORIZED:
-                await self._take(scope, "address", self._address(scope))
+                await self._take(scope, ANONYMOUS)
             raise
-        if caller is ANONYMOUS:
-            await self._take(scope, "address", self._address(scope))
-        else:
-            await self._take(scope, "caller", f"{caller.tenant}/{caller.id}")
+        await self._take(scope, caller)
         return caller
 
-    async def _take(self, scope: Scope, where: str, key: str) -> None:
-        """Count one more. Raises Problem where that is one too many."""
+    async def _take(self, scope: Scope, caller: Caller) -> None:
+        """Count one more. Raises Problem where that is one too many.
+
+        Each rate is counted by itself: the moment kept for one says nothing of another, and a key may have another than its owner's token.
+        """
+        rate = self._rates.of(caller)
+        if rate == UNLIMITED:
+            return
+        where, who = ("address", self._address(scope)) if caller is ANONYMOUS else ("caller", caller.owner)
         try:
-            taken = await self._limits.take(f"{where}:{key}", self._rate)
+            taken = await self._limits.take(f"{where}:{rate.per_second!r}/{rate.burst}:{who}", rate)
         except StateError as exc:
             self._cannot_see(exc, where)
             return
         self._blind = False
-        say_also(scope, _headers(self._rate, taken))
+        say_also(scope, _headers(rate, taken))
         sage_obs.series(RATE_LIMIT_DECISIONS, where, "allowed" if taken.allowed else "refused").add()
         if not taken.allowed:
             wait = max(RETRY_SOON_SECONDS, math.ceil(taken.retry_after))
@@ -133,7 +171,7 @@ class RateGuard:
         """As the one inside; a caller who is known only now is limited by name, too."""
         proved = await self._inner.verify(scope, body, caller)
         if proved is not caller:
-            await self._take(scope, "caller", f"{proved.tenant}/{proved.id}")
+            await self._take(scope, proved)
         return proved
 
     def expose(self) -> None:
@@ -144,8 +182,8 @@ class RateGuard:
 
     def _address(self, scope: Scope) -> str:
         peer = scope.get("client")
-        forwarded = head_of(scope).get(b"x-forwarded-for", b"").decode("latin-1") if self._proxies else ""
-        return client_address(str(peer[0]) if peer else "", forwarded, self._proxies)
+        lines = [value for name, value in scope["headers"] if name == b"x-forwarded-for"] if self._proxies else []
+        return client_address(str(peer[0]) if peer else "", b",".join(lines).decode("latin-1"), self._proxies)
 
     def _cannot_see(self, error: StateError, where: str) -> None:
         """Say once that limits cannot be asked, and refuse where that is wanted."""

@@ -11,24 +11,30 @@ from typing import Any, Final
 
 from sage_agent.callers import Role
 from sage_agent.security.fingerprints import fingerprint
+from sage_agent.state.base import UNLIMITED, Rate
 from sage_obs.settings import Option, parse_amount, parse_bool, parse_choice, parse_int, parse_seconds, parse_text
 
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Signatures of tokens that are accepted: all of them by a private key, which is nowhere near this agent."""
-_ENTRY: Final = frozenset({"id", "tenant", "role", "key", "sha256"})
+_ENTRY: Final = frozenset({"id", "tenant", "role", "key", "sha256", "rate_limit"})
+_RATE: Final = frozenset({"per_second", "burst"})
+_RATES: Final = (1e-5, 1e6)
+"""Messages a second: one a day, and more than any store counts."""
 _SHORTEST: Final = 16
 """Characters of a key: shorter ones can be guessed."""
+_LONGEST_LEASE: Final = 10.0
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
 class KeyEntry:
-    """An API key by its SHA-256 in hexadecimal, and who has it."""
+    """An API key by its SHA-256 in hexadecimal, who has it, and its own rate, None for that of its role."""
 
     id: str
     tenant: str
     role: Role
     sha256: str = field(repr=False)
+    rate: Rate | None = None
 
 
 def parse_names(value: object) -> tuple[str, ...]:
@@ -55,7 +61,7 @@ def parse_networks(value: object) -> tuple[Network, ...]:
 
 
 def parse_api_keys(value: object) -> tuple[KeyEntry, ...]:
-    """A list of {id, tenant, role, sha256 or key}, or the same as JSON. What is wrong is said without the values."""
+    """A list of {id, tenant, role, rate_limit, sha256 or key}, or the same as JSON. What is wrong is said without the values."""
     if isinstance(value, str):
         try:
             value = json.loads(value or "[]")
@@ -75,10 +81,9 @@ def _entry(given: Any, where: str) -> KeyEntry:
     unknown = [str(name) for name in given if name not in _ENTRY]
     if unknown:
         raise ValueError(f"{where}: unknown `{unknown[0]}`; there are {', '.join(sorted(_ENTRY))}")
-    role = str(given.get("role") or Role.OPERATOR.name).upper()
-    if role not in Role.__members__:
-        raise ValueError(f"{where}: `role` is one of {', '.join(one.name.lower() for one in Role)}")
-    return KeyEntry(str(given["id"]), str(given.get("tenant") or ""), Role[role], _digest(given, where))
+    role = _role(given.get("role") or Role.OPERATOR.name, where)
+    rate = _rate(given["rate_limit"], f"{where}: `rate_limit`") if given.get("rate_limit") is not None else None
+    return KeyEntry(str(given["id"]), str(given.get("tenant") or ""), role, _digest(given, where), rate)
 
 
 def _digest(given: Mapping[str, Any], where: str) -> str:
@@ -94,6 +99,66 @@ def _digest(given: Mapping[str, Any], where: str) -> str:
     return sha256
 
 
+def parse_per_second(value: object) -> float:
+    """How many a second: 0 for as many as come, or a number that can be kept count of."""
+    number = parse_amount(value)
+    if number and not _RATES[0] <= number <= _RATES[1]:
+        raise ValueError("expected 0, or a number from 0.00001 (one a day) to 1000000")
+    return number
+
+
+parse_burst: Final = parse_int(0, 1_000_000)
+
+
+def make_rate(per_second: float, burst: int) -> Rate:
+    """A rate as it is set: 0 a second is none, a burst of 0 what two seconds bring."""
+    return Rate(per_second, burst or max(1, round(2 * per_second))) if per_second else UNLIMITED
+
+
+def parse_role_rates(value: object) -> dict[Role, Rate]:
+    """A list of {role, per_second, burst}, or the same as JSON; by role."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value or "[]")
+        except json.JSONDecodeError:
+            raise ValueError("expected a JSON list of objects") from None
+    if not isinstance(value, list):
+        raise ValueError("expected a list")
+    rates: dict[Role, Rate] = {}
+    for number, given in enumerate(value, 1):
+        if not isinstance(given, dict) or "role" not in given:
+            raise ValueError(f"rate {number}: expected a mapping with `role`")
+        role = _role(given["role"], f"rate {number}")
+        if role in rates:
+            raise ValueError(f"rate {number}: {role.name.lower()} is there twice")
+        rates[role] = _rate({name: one for name, one in given.items() if name != "role"}, f"rate {number}")
+    return rates
+
+
+def parse_lease(value: object) -> float:
+    """A duration in seconds of at most ten."""
+    seconds = parse_seconds(value)
+    if not 0 <= seconds <= _LONGEST_LEASE:
+        raise ValueError(f"expected a duration from 0 to {_LONGEST_LEASE:g}s")
+    return seconds
+
+
+def _role(given: object, where: str) -> Role:
+    role = str(given).upper()
+    if role not in Role.__members__:
+        raise ValueError(f"{where}: `role` is one of {', '.join(one.name.lower() for one in Role)}")
+    return Role[role]
+
+
+def _rate(given: object, where: str) -> Rate:
+    if not isinstance(given, dict) or "per_second" not in given or not _RATE.issuperset(given):
+        raise ValueError(f"{where}: expected `per_second`, and `burst` where it is not what two seconds bring")
+    try:
+        return make_rate(parse_per_second(given["per_second"]), parse_burst(given.get("burst", 0)))
+    except ValueError as exc:
+        raise ValueError(f"{where}: {exc}") from None
+
+
 def parse_long_secret(value: object) -> str:
     """Nothing, or a secret that cannot be guessed."""
     text = parse_text(value)
@@ -106,7 +171,12 @@ _LOOPBACK: Final = parse_networks("127.0.0.0/8,::1/128")
 
 SECURITY_OPTIONS: Final[Mapping[str, Option]] = {
     "api_keys": Option(
-        "security.api_keys", ("SAGE_API_KEYS",), parse_api_keys, (), "who may ask: a list of {id, tenant, role, sha256 or key}", secret=True
+        "security.api_keys",
+        ("SAGE_API_KEYS",),
+        parse_api_keys,
+        (),
+        "who may ask: a list of {id, tenant, role, rate_limit, sha256 or key}",
+        secret=True,
     ),
     "api_keys_file": Option(
         "security.api_keys_file", ("SAGE_API_KEYS_PATH",), parse_text, "", "a YAML file with more of them, read anew when it changes"
@@ -123,10 +193,22 @@ SECURITY_OPTIONS: Final[Mapping[str, Option]] = {
     "jwt_tenant_claim": Option("security.jwt.tenant_claim", ("SAGE_JWT_TENANT_CLAIM",), parse_text, "tenant", "the claim with the tenant"),
     "jwt_role_claim": Option("security.jwt.role_claim", ("SAGE_JWT_ROLE_CLAIM",), parse_text, "role", "the claim with the role"),
     "rate_per_second": Option(
-        "security.rate_limit.per_second", ("SAGE_RATE_LIMIT_PER_SECOND",), parse_amount, 0.0, "messages a second of one caller; 0: no limit"
+        "security.rate_limit.per_second",
+        ("SAGE_RATE_LIMIT_PER_SECOND",),
+        parse_per_second,
+        0.0,
+        "messages a second of one caller; 0: no limit",
     ),
-    "rate_burst": Option(
-        "security.rate_limit.burst", ("SAGE_RATE_LIMIT_BURST",), parse_int(0, 1_000_000), 0, "at once; 0: those of two seconds"
+    "rate_burst": Option("security.rate_limit.burst", ("SAGE_RATE_LIMIT_BURST",), parse_burst, 0, "at once; 0: those of two seconds"),
+    "rate_roles": Option(
+        "security.rate_limit.roles", ("SAGE_RATE_LIMIT_ROLES",), parse_role_rates, {}, "other rates: a list of {role, per_second, burst}"
+    ),
+    "rate_lease": Option(
+        "security.rate_limit.lease",
+        ("SAGE_RATE_LIMIT_LEASE",),
+        parse_lease,
+        0.0,
+        "how long a worker may keep messages it has taken from a limit, in seconds; what comes back in that time is missing from the burst",
     ),
     "rate_on_error": Option(
         "security.rate_limit.on_error",

@@ -20,6 +20,8 @@ from sage_obs.errors import ConfigError
 _log = logging.getLogger("sage_agent")
 _LONGEST: Final = 8192
 """Characters of a token."""
+_LONGEST_NAME: Final = 256
+"""Characters of a subject or a tenant. Longer ones are refused: cut short, two of them could be one."""
 _FRESH_SECONDS: Final = 600.0
 """After so long keys are fetched anew; those at hand serve meanwhile."""
 _AGAIN_SECONDS: Final = 30.0
@@ -67,7 +69,7 @@ class Tokens:
                 leeway=self._config.leeway,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
-        except (jwt.PyJWTError, ValueError, TypeError) as exc:
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as exc:
             _log.debug("a token was refused", extra={"reason": type(exc).__name__})
             return None
         return self._caller(claims)
@@ -80,9 +82,11 @@ class Tokens:
         known = [role for role in roles if role is not None]
         if not isinstance(subject, str) or not subject or not isinstance(tenant, str) or not known:
             return None
+        if max(len(subject), len(tenant)) > _LONGEST_NAME:
+            return None
         if not subject.isprintable() or not tenant.isprintable():  # half characters and line ends go wrong wherever a name is written
             return None
-        return Caller(subject[:256], tenant[:256], max(known), "jwt")
+        return Caller(subject, tenant, max(known), "jwt")
 
     async def _key(self, head: Mapping[str, Any]) -> jwt.PyJWK | None:
         now = self._clock()
@@ -120,12 +124,12 @@ class Tokens:
 
 
 def _public_keys(document: bytes) -> dict[str, jwt.PyJWK]:
-    """The keys of a JWKS that can check signatures, by their ids; secrets are passed over: whoever can read them can sign."""
+    """The keys of a JWKS that can check signatures, by their ids; secret and private ones are passed over: who reads them can sign."""
     parsed = json.loads(document)
     keys = parsed.get("keys") if isinstance(parsed, dict) else None
     found = {}
     for one in keys if isinstance(keys, list) else []:
-        if not isinstance(one, dict) or one.get("kty") == "oct" or one.get("use", "sig") != "sig":
+        if not isinstance(one, dict) or one.get("kty") == "oct" or "d" in one or one.get("use", "sig") != "sig":
             continue
         try:
             found[str(one.get("kid") or "")] = jwt.PyJWK(one)
@@ -139,8 +143,9 @@ async def _read_file(place: str) -> bytes:
 
 
 async def fetch_url(place: str) -> bytes:
-    """What an address answers, within five seconds and half a megabyte; it is not sent elsewhere. Raises httpx.HTTPError, ValueError."""
-    async with httpx.AsyncClient(timeout=_FETCH_SECONDS, follow_redirects=False) as client, client.stream("GET", place) as response:
+    """An address's answer, in five seconds and half a megabyte; it is not sent elsewhere. Raises HTTPError, ValueError, TimeoutError."""
+    client = httpx.AsyncClient(timeout=_FETCH_SECONDS, follow_redirects=False)
+    async with asyncio.timeout(_FETCH_SECONDS), client, client.stream("GET", place) as response:
         response.raise_for_status()
         whole = b""
         async for piece in response.aiter_bytes():

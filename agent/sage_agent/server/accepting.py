@@ -14,6 +14,8 @@ _log = logging.getLogger("sage_agent")
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _PAUSE_SECONDS: Final = 0.5
 _HANDSHAKE_SECONDS: Final = 10.0
+_LAST_HANDSHAKE_SECONDS: Final = 2.0
+"""The same once no more connections are taken: who was connected a moment ago and means to ask is done by then."""
 
 
 class Accepting(Protocol):
@@ -33,12 +35,14 @@ class TakingTurns:
         make: Callable[[], asyncio.Protocol],
         *,
         tls: Callable[[], SSLContext] | None,
+        arriving: set[asyncio.Task[None]],
     ) -> None:
+        """`arriving` holds those that were taken and are not yet a protocol's."""
         self._loop = loop
         self._sock = sock
         self._make = make
         self._tls = tls
-        self._arriving: set[asyncio.Task[None]] = set()
+        self._arriving = arriving
         self._closed = False
         loop.add_reader(sock, self._take)
 
@@ -46,6 +50,7 @@ class TakingTurns:
         """Take no more; the socket is left to the others."""
         if not self._closed:
             self._closed = True
+            self._loop.call_later(_LAST_HANDSHAKE_SECONDS, self._turn_away)
             self._loop.remove_reader(self._sock)
             self._sock.close()
 
@@ -66,6 +71,10 @@ class TakingTurns:
         self._arriving.add(task)
         task.add_done_callback(self._arriving.discard)
 
+    def _turn_away(self) -> None:
+        for task in self._arriving:
+            task.cancel()
+
     def _go_on(self) -> None:
         if not self._closed:
             self._loop.add_reader(self._sock, self._take)
@@ -77,3 +86,6 @@ class TakingTurns:
             await self._loop.connect_accepted_socket(self._make, sock, ssl=self._tls and self._tls(), ssl_handshake_timeout=handshake)
         except (OSError, TimeoutError):  # whoever it was has left, or speaks no TLS
             sock.close()
+        except asyncio.CancelledError:
+            sock.close()
+            raise

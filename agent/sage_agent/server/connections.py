@@ -46,6 +46,10 @@ class Bounds:
     """Bytes of a body that wait for the application; then nothing more is read from the connection."""
     pipelined: int = 16
     """Requests that wait behind the one that is answered; then the same."""
+    pipelined_most: int = 1024
+    """Requests that may wait there at all, as many small ones arrive at once: half a megabyte of ours."""
+    stalled: float = 30.0
+    """Seconds in which a caller that is answered has to take something of it."""
 
 
 @dataclass(slots=True)
@@ -56,6 +60,8 @@ class Connections:
     bounds: Bounds = field(default_factory=Bounds)
     opened: set[Opened] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    arriving: set[asyncio.Task[None]] = field(default_factory=set)
+    """Connections that were taken and have yet to shake hands."""
     draining: bool = False
     date: bytes = b""
 

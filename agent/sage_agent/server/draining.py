@@ -15,11 +15,11 @@ import uvloop
 from sage_agent.server.accepting import Accepting, TakingTurns
 from sage_agent.server.connections import Application, Connections
 from sage_agent.server.hooks import Hooks
+from sage_agent.server.line import WorkerLine
 from sage_agent.server.protocol import Connection
 from sage_agent.server.quiet import QuietConnections
 from sage_agent.server.sockets import BACKLOG
 from sage_agent.server.tls import Certificate
-from sage_agent.server.workers import READY
 
 _log = logging.getLogger("sage_agent")
 _LINGER_SECONDS: Final = 1.0
@@ -47,11 +47,11 @@ class DrainingServer:
         drain_timeout: float,
         certificate: Certificate | None = None,
         redirect: tuple[socket.socket, Application] | None = None,
-        supervisor: socket.socket | None = None,
+        line: WorkerLine | None = None,
         shared: bool = False,
     ) -> None:
         self._shared = Connections(app)
-        self._supervisor = supervisor
+        self._line = line
         self._takes_turns = shared
         self._hooks = hooks
         self._drain_timeout = drain_timeout
@@ -73,13 +73,18 @@ class DrainingServer:
             self._shared.tick()
             accepting = await self._accept(sock)
             self._hooks.listening()
-            if self._supervisor is not None:
-                self._supervisor.send(READY)
+            if self._line is not None:
+                self._line.ready()
             while not await self._wait(self._stop, 1.0):
-                self._shared.tick()
+                self._tick()
                 if self._certificate is not None:
                     self._certificate.look()
             await self._drain(accepting)
+
+    def _tick(self) -> None:
+        self._shared.tick()
+        if self._line is not None:
+            self._line.alive()
 
     async def _accept(self, sock: socket.socket) -> list[Accepting]:
         """Take connections: all that come, or, where others take from the same socket, one at a time, so that they get theirs."""
@@ -88,51 +93,51 @@ class DrainingServer:
         if self._redirect is not None:
             aside, redirect = self._redirect
             accepting.append(await loop.create_server(lambda: Connection(self._shared, redirect), sock=aside, backlog=BACKLOG))
-        certificate = self._certificate
+        certificate, arriving = self._certificate, self._shared.arriving
         if certificate is not None:
-            accepting.append(TakingTurns(loop, sock, lambda: Connection(self._shared), tls=lambda: certificate.context))
+            accepting.append(TakingTurns(loop, sock, lambda: Connection(self._shared), tls=lambda: certificate.context, arriving=arriving))
         elif self._takes_turns:
-            accepting.append(TakingTurns(loop, sock, lambda: Connection(self._shared), tls=None))
+            accepting.append(TakingTurns(loop, sock, lambda: Connection(self._shared), tls=None, arriving=arriving))
         else:
             accepting.append(await loop.create_server(lambda: Connection(self._shared), sock=sock, backlog=BACKLOG))
         return accepting
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Take signals in the loop, so that nobody sleeps through them and the process ends with our exit code, not by the signal."""
+        """Take signals in the loop, so that nobody sleeps through them and the process ends with our exit code, not by the signal.
+
+        Whoever has drained is about to end: what it still has to flush is bounded, and a signal more would only lose it. The loop's own
+        handlers are not used, as it leaves the process without any before that. A supervisor alone hears SIGHUP.
+        """
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
-            loop.add_signal_handler(number, self._on_signal)
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(self._on_signal))
+        if self._line is not None:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:
             yield
         finally:
             for number in _SIGNALS:
-                loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_IGN)
 
     @contextmanager
     def _supervised(self) -> Iterator[None]:
         """End with the supervisor, however it ends."""
-        line = self._supervisor
-        if line is None:
+        if self._line is None:
             yield
             return
-        loop = asyncio.get_running_loop()
-
-        def heard() -> None:
-            if not line.recv(64):
-                loop.remove_reader(line)
-                self._stop.set()
-
-        loop.add_reader(line, heard)
-        try:
+        with self._line.listening(ended=self._stop.set, cut=self._cut_short):
             yield
-        finally:
-            loop.remove_reader(line)
 
     def _on_signal(self) -> None:
-        if self._stop.is_set():
+        """Drain. A second one is impatience, unless there is a supervisor, which has seen the same signals and says when to cut."""
+        if self._stop.is_set() and self._line is None:
             self._cut.set()
         self._stop.set()
+
+    def _cut_short(self) -> None:
+        self._stop.set()
+        self._cut.set()
 
     async def _may_start(self) -> bool:
         """Wait until connections may be taken; False where it is time to stop before."""
@@ -175,7 +180,7 @@ class DrainingServer:
         while True:
             left = deadline - asyncio.get_running_loop().time()
             await asyncio.sleep(max(0.0, min(_POLL_SECONDS, left)))
-            if not self._shared.opened and not self._shared.tasks:
+            if not (self._shared.opened or self._shared.tasks or self._shared.arriving):
                 return True
             if left <= 0 or self._cut.is_set():
                 return False

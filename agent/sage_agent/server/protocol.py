@@ -22,6 +22,10 @@ from sage_agent.server.answer import STATUS_LINES, Exchange
 from sage_agent.server.connections import Application, Connections, Scope
 
 _log = logging.getLogger("sage_agent")
+_KINDS: Final = {HTTPStatus.INTERNAL_SERVER_ERROR: "internal", HTTPStatus.REQUEST_TIMEOUT: "timeout"}
+_FAREWELL_SECONDS: Final = 1.0
+_TAKEN_SECONDS: Final = 5.0
+"""How long a caller of TLS is waited for to say farewell, too, and until its last answer is taken to have reached it."""
 _LINGER_SECONDS: Final = 2.0
 """How long what a caller still sends after its answer is read and thrown away: closed at once, the answer might never reach it."""
 
@@ -42,12 +46,15 @@ class Connection(asyncio.Protocol):
         self._serving: Exchange | None = None
         self._waiting: deque[Exchange] = deque()
         self._head_bytes = 0
+        """Bytes received since something of a body, or the end of a request: a head's, its trailers', or what is said between chunks."""
         self._in_head = False
         self._since = 0.0
         """Since when a head is being received, or nothing is; in the event loop's time."""
         self._paused = False
         self._lingers_until = 0.0
         self._drained: asyncio.Future[None] | None = None
+        self._unsent = 0
+        self._stalled_since = 0.0
         self.choked = False
         """Whether the caller reads slower than it is answered."""
 
@@ -111,6 +118,7 @@ class Connection(asyncio.Protocol):
         self.choked = False
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
+        self._go_on()
 
     async def drained(self) -> None:
         """Wait until the caller has read, or is gone."""
@@ -123,21 +131,24 @@ class Connection(asyncio.Protocol):
         """Bytes are here."""
         if self._lingers_until:
             return
-        if self._reading is None:
-            self._head_bytes += len(data)
+        self._head_bytes += len(data)
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._upgrade()
+            self._feed(data)
         except httptools.HttpParserCallbackError as exc:
             self._refuse_callback(exc)
         except httptools.HttpParserError:
             self.refuse(HTTPStatus.BAD_REQUEST, "This is not HTTP/1.1 as it is written.")
         else:
-            if self._in_head and self._head_bytes > self._bounds.head_bytes:
+            if self._head_bytes > self._bounds.head_bytes and (self._in_head or self._reading is not None):
                 self._refuse(self._too_long())
             elif self._is_full():
                 self._pause()
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._stay(data[upgrade.args[0] :])
 
     # What llhttp calls.
 
@@ -156,7 +167,9 @@ class Connection(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header."""
+        """A header. What comes after a body is no part of the head that was believed before it (RFC 9110, section 6.5.1)."""
+        if not self._in_head:
+            return
         name = name.lower()
         if name == b"host":
             self._hosts += 1
@@ -171,20 +184,24 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._check_head()
         scope = self._scope()
-        exchange = Exchange(self, scope, keep_alive=self._parser.should_keep_alive(), expects_continue=self._expects_continue)
+        expects_continue = self._expects_continue and scope["http_version"] == "1.1"
+        exchange = Exchange(self, scope, keep_alive=self._parser.should_keep_alive(), expects_continue=expects_continue)
         self._reading = exchange
-        if self._serving is None:
+        if self._serving is None and not self.choked:
             self._serve(exchange)
         else:
             self._waiting.append(exchange)
 
     def on_body(self, body: bytes) -> None:
         """A piece of its body."""
+        self._head_bytes = 0
         if self._reading is not None and not self._reading.finished:
             self._reading.feed(body)
 
     def on_message_complete(self) -> None:
-        """All of it is here."""
+        """All of it is here, unless another protocol is asked for: then its body is still to come."""
+        if self._parser.should_upgrade():
+            return
         self._head_bytes = 0
         if (exchange := self._reading) is not None:
             exchange.complete = True
@@ -196,8 +213,15 @@ class Connection(asyncio.Protocol):
             raise _RefusedError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"There are more than {self._bounds.headers} headers.")
         if self._said + len(self._url) > self._bounds.head_bytes:
             raise self._too_long()
-        if self._hosts != 1 and (self._hosts or self._parser.get_http_version() != "1.0"):
+        version = self._parser.get_http_version()
+        if version not in {"1.0", "1.1"}:
+            raise _RefusedError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "HTTP/1.1 and HTTP/1.0 are spoken here.")
+        if self._hosts != 1 and (self._hosts or version != "1.0"):
             raise _RefusedError(HTTPStatus.BAD_REQUEST, "There must be one Host header.")
+        if version == "1.0" and any(name == b"transfer-encoding" for name, _ in self._headers):
+            raise _RefusedError(HTTPStatus.BAD_REQUEST, "HTTP/1.0 has no Transfer-Encoding.")
+        if len(self._waiting) >= self._bounds.pipelined_most:
+            raise _RefusedError(HTTPStatus.BAD_REQUEST, "Too many requests are sent before their answers are read.")
 
     def _too_long(self) -> _RefusedError:
         return _RefusedError(
@@ -254,37 +278,50 @@ class Connection(asyncio.Protocol):
             self.end(linger=not exchange.complete)
             return
         self._serving = None
-        if self._waiting:
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Answer the next request and read more of them, unless the caller has yet to read what it was answered."""
+        if self._waiting and self._serving is None and not self.choked:
             self._serve(self._waiting.popleft())
-        if self._paused and not self._is_full():
-            self._paused = False
-            self._transport.resume_reading()
+        if not self._is_full():
+            self._resume()
 
     def read_on(self, exchange: Exchange) -> None:
         """A request waits for more of its body, or for its caller to leave."""
-        if self._paused and (exchange is self._reading or not self._is_full() or exchange.complete):
-            self._paused = False
-            self._transport.resume_reading()
+        if exchange is self._reading or not self._is_full() or exchange.complete:
+            self._resume()
 
     def _is_full(self) -> bool:
         reading = self._reading
-        return len(self._waiting) >= self._bounds.pipelined or (reading is not None and reading.buffered > self._bounds.buffered)
+        if self.choked or len(self._waiting) >= self._bounds.pipelined:
+            return True
+        return reading is not None and reading.buffered > self._bounds.buffered
 
     def _pause(self) -> None:
         if not self._paused and not self._transport.is_closing():
             self._paused = True
             self._transport.pause_reading()
 
-    def _upgrade(self) -> None:
-        """Another protocol is asked for. The request is answered in this one, and nothing that follows it can be told apart any more."""
-        exchange = self._reading or self._serving
-        if exchange is None or any(name in {b"content-length", b"transfer-encoding"} for name, _ in exchange.scope["headers"]):
-            self.refuse(HTTPStatus.BAD_REQUEST, "There is no other protocol to upgrade to here.")
+    def _resume(self) -> None:
+        """Read on; a head that was begun has its time from now, as the rest of it was not wanted before."""
+        if self._paused and not self._transport.is_closing():
+            self._paused = False
+            self._since = self._loop.time()
+            self._transport.resume_reading()
+
+    def _stay(self, rest: bytes) -> None:
+        """Another protocol was asked for. The request is answered in this one (RFC 9110, section 7.8), and is the last.
+
+        Common clients ask for h2c with every request, bodies and all. llhttp reads no further, so that another reads the body.
+        """
+        exchange = self._reading
+        if exchange is None:
             return
-        exchange.complete, exchange.keep_alive = True, False
-        self._reading = None
-        exchange.wake()
-        self._pause()
+        exchange.keep_alive = False
+        framing = [name + b": " + value + b"\r\n" for name, value in self._headers if name in {b"content-length", b"transfer-encoding"}]
+        self._parser = httptools.HttpRequestParser(_Rest(self))
+        self._parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(framing) + b"\r\n" + rest)
 
     def _refuse_callback(self, error: httptools.HttpParserCallbackError) -> None:
         cause = error.__context__
@@ -336,27 +373,44 @@ class Connection(asyncio.Protocol):
         self._lingers_until = self._loop.time() + _LINGER_SECONDS
         if self._transport.can_write_eof():
             self._transport.write_eof()
-        if self._paused:
-            self._paused = False
-            self._transport.resume_reading()
+        self._resume()
 
     def shutdown(self) -> None:
         """Close now if nothing is being answered, else after the answer."""
         if self._serving is None:
             self._transport.close()
+            if self._base["scheme"] == "https":  # an idle caller does not look, and TLS would wait for its answer
+                idle = self._loop.time() - self._since
+                self._loop.call_later(max(_FAREWELL_SECONDS, _TAKEN_SECONDS - idle), self._transport.abort)
         else:
             self._serving.keep_alive = False
 
     def tick(self, now: float) -> None:
         """Whether it has taken too long: to send a head, to ask something at all, or to read its answer and go."""
-        if self._lingers_until:
-            if now >= self._lingers_until:
-                self._transport.abort()
+        if self._stalls(now) or (self._lingers_until and now >= self._lingers_until):
+            self._transport.abort()
+        elif self._lingers_until:
+            pass
         elif self._in_head:
-            if now - self._since > self._bounds.head_seconds:
+            if not self._paused and now - self._since > self._bounds.head_seconds:
                 self.refuse(HTTPStatus.REQUEST_TIMEOUT, "The request's head did not arrive in time.")
         elif self._serving is None and now - self._since > self._bounds.keep_alive:
             self._transport.close()
+
+    def _stalls(self, now: float) -> bool:
+        """Whether the caller has taken nothing of what is sent to it for too long."""
+        unsent = self._transport.get_write_buffer_size()
+        if unsent == 0 or unsent != self._unsent:
+            self._unsent, self._stalled_since = unsent, now
+        return now - self._stalled_since > self._bounds.stalled
+
+
+class _Rest:
+    """Reads the rest of a request whose head is known, for a connection, and nothing after it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.on_body = connection.on_body
+        self.on_message_complete = connection.on_message_complete
 
 
 class _RefusedError(Exception):
@@ -386,13 +440,7 @@ def _refusal(status: HTTPStatus, message: str, date: bytes) -> bytes:
     """A whole answer, in the form of every other error."""
     request_id = f"req-{secrets.token_hex(8)}"
     _log.info("request refused", extra={"status": int(status), "reason": message, "request_id": request_id})
-    kind = (
-        "internal"
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        else "timeout"
-        if status == HTTPStatus.REQUEST_TIMEOUT
-        else "invalid_request"
-    )
+    kind = _KINDS.get(status, "invalid_request")
     body = orjson.dumps({"error": {"type": kind, "message": message, "request_id": request_id}})
     head = b"content-type: application/json\r\nx-request-id: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % (
         request_id.encode(),

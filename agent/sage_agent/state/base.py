@@ -6,9 +6,10 @@ those of the store's own clock (a database's for a shared one), so that replicas
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from sage_agent.messages import Turn
 
@@ -27,6 +28,10 @@ class Rate:
 
     per_second: float
     burst: int
+
+
+UNLIMITED: Final = Rate(math.inf, 0)
+"""No rate at all; no store is asked about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,20 +138,31 @@ class Stored:
     version: int
 
 
-class Tasks(Protocol):
-    """Work that can be asked about later, by its owner."""
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose a task is: a user of a tenant. Whoever reads may leave out the user, who is then anybody of the tenant."""
 
-    async def get(self, owner: str, task_id: str) -> Stored | None:
+    tenant: str
+    user: str | None = None
+
+
+class Tasks(Protocol):
+    """Work that can be asked about later, by its owner. Within a tenant an id is one task's."""
+
+    async def get(self, owner: Owner, task_id: str) -> Stored | None:
         """A task of this owner. Raises StateError."""
 
-    async def put(self, owner: str, task_id: str, document: bytes, *, expected: int, seconds: float) -> bool:
-        """Write a task for `seconds`; where its version is not `expected` (0: there is none) nothing is. Raises StateError."""
+    async def put(self, owner: Owner, task_id: str, document: bytes, *, expected: int, seconds: float) -> bool:
+        """Write a task for `seconds`; not where its version is not `expected` (0: there is none), or it is another's. Raises StateError."""
 
-    async def list(self, owner: str, *, limit: int, after: str = "") -> tuple[tuple[str, Stored], ...]:
+    async def list(self, owner: Owner, *, limit: int, after: str = "") -> tuple[tuple[str, Stored], ...]:
         """Tasks of an owner by id, in the order of their ids, beginning after one. Raises StateError."""
 
-    async def delete(self, owner: str, task_id: str) -> None:
+    async def delete(self, owner: Owner, task_id: str) -> None:
         """Forget a task. Raises StateError."""
+
+    async def erase(self, owner: Owner) -> int:
+        """Forget every task of a user; returns how many there were. Raises StateError."""
 
 
 @dataclass(frozen=True, slots=True)

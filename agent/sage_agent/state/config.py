@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from sage_agent.state.options import SCHEMES
 from sage_obs.errors import ConfigError
 from sage_obs.settings import Value
 
 _PORTS: Final = {"postgres": 5432, "redis": 6379}
+_HALF_ESCAPED: Final = re.compile("%(?![0-9A-Fa-f]{2})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ def read_state(values: Mapping[str, Value]) -> StateConfig:
                 f"storage.type is {kind}, and the connection string is one of {meant}.", hint="Remove one of them, or make them agree."
             )
         kind, asked = meant, True
+        check_address(url)
     if kind == "sqlite" and url:
         path = Path(url.partition("://")[2])
     if kind in _PORTS and not url:
@@ -62,6 +65,24 @@ def read_state(values: Mapping[str, Value]) -> StateConfig:
         max_idle=plain["max_idle_conns"],
         lifetime=plain["conn_max_lifetime"],
         redis_connections=plain["redis_max_conns"],
+    )
+
+
+def check_address(url: str) -> None:
+    """Raise ConfigError for an address that no client can read, without a word of it: theirs quote the password."""
+    try:
+        urlsplit(url).port  # noqa: B018 - it is read when it is asked for
+    except ValueError:
+        raise unreadable_address() from None
+    if _HALF_ESCAPED.search(url):
+        raise unreadable_address()
+
+
+def unreadable_address() -> ConfigError:
+    """What is said of such an address."""
+    return ConfigError(
+        "storage.connection_string cannot be read as an address, SCHEME://USER:PASSWORD@HOST:PORT/DATABASE.",
+        hint="In a user or password write : as %3A, / as %2F, @ as %40, # as %23, ? as %3F, [ as %5B, % as %25.",
     )
 
 

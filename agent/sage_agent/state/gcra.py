@@ -5,7 +5,15 @@ Source: ITU-T I.371, annex A, in its virtual scheduling form. The functions are 
 
 from __future__ import annotations
 
+from typing import Final
+
 from sage_agent.state.base import Rate, Taken
+
+STEPPED_SECONDS: Final = 60.0
+"""A moment that is further ahead than a whole limit and this was written by a clock that has since been put back: it counts as over.
+
+As much again is a store's longest timeout, for which whoever waits for a row may hold an old `now`.
+"""
 
 
 def interval(rate: Rate) -> float:
@@ -16,6 +24,8 @@ def interval(rate: Rate) -> float:
 def take(arrival: float, rate: Rate, *, cost: int, now: float) -> tuple[float, Taken]:
     """The theoretical arrival time after `cost` was asked for at `now`, and what comes of it; unchanged where it is refused."""
     step = interval(rate)
+    if arrival - now > rate.burst * step + STEPPED_SECONDS:
+        arrival = now
     begun = max(arrival, now)
     after = begun + cost * step
     if after - now > rate.burst * step * (1 + 1e-9):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from sage_agent.state.base import SessionKey
+from sage_agent.state.base import Owner, SessionKey
 
 
 def digest(*parts: str) -> str:
@@ -20,6 +20,11 @@ def digest(*parts: str) -> str:
 def owner_of(key: SessionKey) -> str:
     """Under what the conversations of a user stand."""
     return digest("user", key.tenant, key.user)
+
+
+def task_owner(owner: Owner) -> tuple[str, str]:
+    """Under what the tasks of a tenant stand, and among them those of a user, "" for all of them."""
+    return digest("tenant", owner.tenant), "" if owner.user is None else digest("user", owner.tenant, owner.user)
 
 
 def raw(text: str) -> bytes:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from sage_agent.messages import Turn
 from sage_agent.state import gcra
-from sage_agent.state.base import Budget, Rate, Reserved, SessionKey, State, StateError, Stored, Taken
+from sage_agent.state.base import Budget, Owner, Rate, Reserved, SessionKey, State, StateError, Stored, Taken
 from sage_agent.state.bounded import Bounded
-from sage_agent.state.keys import digest, owner_of, raw, text_of
+from sage_agent.state.config import unreadable_address
+from sage_agent.state.keys import digest, owner_of, raw, task_owner, text_of
 from sage_agent.state.sqlite import parse_turns
 
 T = TypeVar("T")
@@ -28,33 +29,63 @@ CREATE TABLE IF NOT EXISTS sage_agent_budgets (name text PRIMARY KEY, until floa
 CREATE TABLE IF NOT EXISTS sage_agent_reservations (call text, name text, usd float8 NOT NULL, period float8 NOT NULL,
   until float8 NOT NULL, PRIMARY KEY (call, name));
 CREATE TABLE IF NOT EXISTS sage_agent_answers (key text PRIMARY KEY, value bytea NOT NULL, until float8 NOT NULL);
-CREATE TABLE IF NOT EXISTS sage_agent_tasks (owner text, id bytea, document bytea NOT NULL, version int NOT NULL,
-  until float8 NOT NULL, PRIMARY KEY (owner, id));
+CREATE TABLE IF NOT EXISTS sage_agent_owned_tasks (tenant text, id bytea, owner text NOT NULL, document bytea NOT NULL,
+  version int NOT NULL, until float8 NOT NULL, PRIMARY KEY (tenant, id));
 CREATE INDEX IF NOT EXISTS sage_agent_nonces_until ON sage_agent_nonces (until);
 CREATE INDEX IF NOT EXISTS sage_agent_answers_until ON sage_agent_answers (until);
+CREATE INDEX IF NOT EXISTS sage_agent_sessions_until ON sage_agent_sessions (until);
+CREATE INDEX IF NOT EXISTS sage_agent_reservations_until ON sage_agent_reservations (until);
+CREATE INDEX IF NOT EXISTS sage_agent_owned_tasks_until ON sage_agent_owned_tasks (until);
+CREATE INDEX IF NOT EXISTS sage_agent_owned_tasks_owner ON sage_agent_owned_tasks (owner, id);
 """
 _EXPIRING: Final = {
-    **dict.fromkeys(("nonces", "sessions", "reservations", "answers", "tasks", "budgets"), "until"),
+    **dict.fromkeys(("nonces", "sessions", "reservations", "answers", "owned_tasks", "budgets"), "until"),
     "limits": "arrival",
 }
 """When a row of a table has expired, by the column that says so."""
 _SWEEP_SECONDS: Final = 10.0
+_SWEEP_ROWS: Final = 1000
 _IDLE_SECONDS = 10.0
 """After so long without need for it a connection beyond those that may be idle is closed."""
 _NOW: Final = "(SELECT extract(epoch FROM clock_timestamp())::float8)"
-_TAKE: Final = """
+_BEGUN: Final = f"""greatest((SELECT now FROM clock),
+  CASE WHEN l.arrival - (SELECT now FROM clock) <= %(most)s + {gcra.STEPPED_SECONDS} THEN l.arrival END)"""  # noqa: S608 - our own names
+_TAKE: Final = f"""
 WITH clock AS MATERIALIZED (SELECT extract(epoch FROM clock_timestamp())::float8 AS now),
 taken AS (
   INSERT INTO sage_agent_limits AS l (key, arrival) SELECT %(key)s, now + %(asked)s FROM clock WHERE %(asked)s <= %(most)s
-  ON CONFLICT (key) DO UPDATE SET arrival = greatest(l.arrival, (SELECT now FROM clock)) + %(asked)s
-    WHERE greatest(l.arrival, (SELECT now FROM clock)) + %(asked)s - (SELECT now FROM clock) <= %(most)s
+  ON CONFLICT (key) DO UPDATE SET arrival = {_BEGUN} + %(asked)s WHERE {_BEGUN} + %(asked)s - (SELECT now FROM clock) <= %(most)s
   RETURNING arrival)
-SELECT now, (SELECT arrival FROM taken), (SELECT arrival FROM sage_agent_limits WHERE key = %(key)s) FROM clock
-"""
+SELECT now, (SELECT arrival FROM taken) FROM clock
+"""  # noqa: S608 - our own names
+_MOMENT: Final = f"SELECT now, arrival FROM {_NOW} AS clock(now) LEFT JOIN sage_agent_limits ON key = %(key)s"  # noqa: S608 - our own names
 _CLAIM: Final = f"""
 INSERT INTO sage_agent_nonces AS n (key, until) VALUES (%(key)s, {_NOW} + %(seconds)s)
 ON CONFLICT (key) DO UPDATE SET until = excluded.until WHERE n.until <= {_NOW}
 """  # noqa: S608 - the same
+
+
+_PERIODS: Final = f"""
+WITH clock AS MATERIALIZED (SELECT now FROM {_NOW} AS clock(now))
+INSERT INTO sage_agent_budgets AS b (name, until, usd)
+  SELECT name, now + seconds, 0 FROM clock, unnest(%(names)s::text[], %(periods)s::float8[]) AS asked(name, seconds) ORDER BY name
+ON CONFLICT (name) DO UPDATE SET
+  until = CASE WHEN b.until > (SELECT now FROM clock) THEN b.until ELSE excluded.until END,
+  usd = CASE WHEN b.until > (SELECT now FROM clock) THEN b.usd ELSE 0 END
+RETURNING name, (SELECT now FROM clock), until, usd
+"""  # noqa: S608 - our own names
+"""The periods that are under way, begun where there are none, and nobody else's until the transaction ends; locked in the order of their
+names, as everywhere, so that no two wait for each other."""
+_RESERVED: Final = "SELECT 1 FROM sage_agent_reservations WHERE call = %(call)s LIMIT 1"
+_UNBEGUN: Final = "DELETE FROM sage_agent_budgets WHERE name = ANY(%(names)s) AND usd = 0"
+"""Periods that began for a call which was refused: they begin with the first that is spent on."""
+_SET_ASIDE: Final = f"""
+WITH made AS (
+  INSERT INTO sage_agent_reservations (call, name, usd, period, until)
+    SELECT %(call)s, name, %(usd)s, until, {_NOW} + %(seconds)s FROM sage_agent_budgets WHERE name = ANY(%(names)s)
+  ON CONFLICT (call, name) DO NOTHING RETURNING name)
+UPDATE sage_agent_budgets AS b SET usd = b.usd + %(usd)s FROM made WHERE b.name = made.name
+"""  # noqa: S608 - our own names
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +155,10 @@ class PostgresStore:
         await self._pool.close(timeout=self._timeout)
 
     def renew(self, url: str) -> None:
-        """Connect with another user or password; what is connected stays so until its time is over."""
-        from psycopg.conninfo import conninfo_to_dict, make_conninfo
+        """Connect with another user or password; what is connected stays so until its time is over. Raises ConfigError."""
+        from psycopg.conninfo import make_conninfo
 
-        said = {name: value for name, value in conninfo_to_dict(url).items() if name in {"user", "password"}}
+        said = {name: value for name, value in _read(url).items() if name in {"user", "password"}}
         self._url = make_conninfo(self._url, **said)
 
     def connections(self) -> tuple[int, int]:
@@ -177,10 +208,12 @@ class PostgresStore:
         return await self.run(work)
 
     async def sweep(self) -> None:
-        """Forget what has expired, a thousand of a kind at most; replicas that do so together share the work. Raises StateError."""
+        """Forget what has expired, a thousand rows at a time; replicas that do so together share the work. Raises StateError."""
         for table, column in _EXPIRING.items():
-            expired = f"SELECT ctid FROM sage_agent_{table} WHERE {column} <= {_NOW} LIMIT 1000 FOR UPDATE SKIP LOCKED"  # noqa: S608 - our own names
-            await self.count(f"DELETE FROM sage_agent_{table} WHERE ctid IN ({expired})")  # noqa: S608 - the same
+            expired = f"SELECT ctid FROM sage_agent_{table} WHERE {column} <= {_NOW} LIMIT {_SWEEP_ROWS} FOR UPDATE SKIP LOCKED"  # noqa: S608 - our own names
+            statement = f"DELETE FROM sage_agent_{table} WHERE ctid IN ({expired})"  # noqa: S608 - the same
+            while await self.count(statement) == _SWEEP_ROWS:
+                pass
 
     async def _keep_swept(self) -> None:
         while True:
@@ -190,11 +223,19 @@ class PostgresStore:
 
 
 def _place(url: str) -> str:
-    """Where it is, without whom to be there."""
+    """Where it is, without whom to be there. Raises ConfigError."""
+    said = _read(url)
+    return f"{said.get('host', 'localhost')}:{said.get('port', 5432)}"
+
+
+def _read(url: str) -> Mapping[str, Any]:
+    from psycopg import ProgrammingError
     from psycopg.conninfo import conninfo_to_dict
 
-    said = conninfo_to_dict(url)
-    return f"{said.get('host', 'localhost')}:{said.get('port', 5432)}"
+    try:
+        return conninfo_to_dict(url)
+    except ProgrammingError:
+        raise unreadable_address() from None
 
 
 async def _make_tables(cursor: Any) -> None:
@@ -212,10 +253,17 @@ class PostgresLimits:
         """Take from a limit."""
         step = gcra.interval(rate)
         asked = {"key": digest(key), "asked": cost * step, "most": rate.burst * step * (1 + 1e-9)}
-        now, after, before = await self._store.one(_TAKE, asked)
-        if after is not None:
-            return gcra.granted(after, rate, now=now)
-        return gcra.refused(max(now, before or now), rate, cost=cost, now=now)
+
+        async def work(cursor: Any) -> Taken:
+            await cursor.execute(_TAKE, asked)
+            now, after = await cursor.fetchone()
+            if after is not None:
+                return gcra.granted(after, rate, now=now)
+            await cursor.execute(_MOMENT, asked)  # a statement of its own: the one above sees the moment as it was when it began to wait
+            now, arrival = await cursor.fetchone()
+            return gcra.refused(max(now, arrival or now), rate, cost=cost, now=now)
+
+        return await self._store.run(work)
 
 
 class PostgresNonces:
@@ -281,28 +329,27 @@ class PostgresBudgets:
 
     async def reserve(self, call_id: str, usd: float, budgets: Sequence[Budget], *, seconds: float) -> Reserved:
         """Set money aside."""
-        call = digest(call_id)
+        names = [digest(budget.name) for budget in budgets]
+        asked = {
+            "call": digest(call_id),
+            "usd": usd,
+            "names": names,
+            "periods": [budget.seconds for budget in budgets],
+            "seconds": seconds,
+        }
 
         async def work(cursor: Any) -> Reserved:
-            for name in sorted(digest(budget.name) for budget in budgets):
-                await cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 1))", (name,))
-            await cursor.execute("SELECT 1 FROM sage_agent_reservations WHERE call = %s LIMIT 1", (call,))
-            if await cursor.fetchone() is not None:
-                return Reserved(allowed=True)
-            found = [await self._period(cursor, budget) for budget in budgets]
-            for budget, (now, until, spent) in zip(budgets, found, strict=True):
+            await cursor.execute(_PERIODS, asked)
+            found = {name: (now, until, spent) for name, now, until, spent in await cursor.fetchall()}
+            for budget, name in zip(budgets, names, strict=True):
+                now, until, spent = found[name]
                 if spent + usd > budget.usd:
+                    await cursor.execute(_RESERVED, asked)
+                    if await cursor.fetchone() is not None:
+                        return Reserved(allowed=True)
+                    await cursor.execute(_UNBEGUN, asked)
                     return Reserved(allowed=False, refused_by=budget.name, retry_after=until - now)
-            for budget, (now, until, _) in zip(budgets, found, strict=True):
-                await cursor.execute(
-                    "INSERT INTO sage_agent_budgets AS b VALUES (%s, %s, %s) ON CONFLICT (name) DO UPDATE SET until = excluded.until,"
-                    " usd = excluded.usd + CASE WHEN b.until = excluded.until THEN b.usd ELSE 0 END",
-                    (digest(budget.name), until, usd),
-                )
-                await cursor.execute(
-                    "INSERT INTO sage_agent_reservations VALUES (%s, %s, %s, %s, %s)",
-                    (call, digest(budget.name), usd, until, now + seconds),
-                )
+            await cursor.execute(_SET_ASIDE, asked)
             return Reserved(allowed=True)
 
         return await self._store.run(work)
@@ -311,9 +358,10 @@ class PostgresBudgets:
         """Replace what was set aside."""
         await self._store.count(
             f"""
-            WITH gone AS (DELETE FROM sage_agent_reservations WHERE call = %s AND until > {_NOW} RETURNING name, usd, period)
+            WITH gone AS (DELETE FROM sage_agent_reservations WHERE call = %s AND until > {_NOW} RETURNING name, usd, period),
+            held AS MATERIALIZED (SELECT name FROM sage_agent_budgets WHERE name IN (SELECT name FROM gone) ORDER BY name FOR UPDATE)
             UPDATE sage_agent_budgets AS b SET usd = greatest(0, b.usd + %s - gone.usd)
-            FROM gone WHERE b.name = gone.name AND b.until = gone.period
+            FROM gone JOIN held USING (name) WHERE b.name = gone.name AND b.until = gone.period
             """,  # noqa: S608 - our own names
             (digest(call_id), usd),
         )
@@ -362,39 +410,53 @@ class PostgresTasks:
     def __init__(self, store: PostgresStore) -> None:
         self._store = store
 
-    async def get(self, owner: str, task_id: str) -> Stored | None:
+    async def get(self, owner: Owner, task_id: str) -> Stored | None:
         """A task."""
-        statement = f"SELECT document, version FROM sage_agent_tasks WHERE owner = %s AND id = %s AND until > {_NOW}"  # noqa: S608 - our own names
-        row = await self._store.one(statement, (digest(owner), raw(task_id)))
+        tenant, user = task_owner(owner)
+        statement = (
+            "SELECT document, version FROM sage_agent_owned_tasks WHERE tenant = %s AND id = %s"  # noqa: S608 - our own names
+            f" AND %s IN ('', owner) AND until > {_NOW}"
+        )
+        row = await self._store.one(statement, (tenant, raw(task_id), user))
         return None if row is None else Stored(bytes(row[0]), row[1])
 
-    async def put(self, owner: str, task_id: str, document: bytes, *, expected: int, seconds: float) -> bool:
+    async def put(self, owner: Owner, task_id: str, document: bytes, *, expected: int, seconds: float) -> bool:
         """Write a task."""
+        tenant, user = task_owner(owner)
         statement = f"""
-            INSERT INTO sage_agent_tasks AS t VALUES (%(owner)s, %(id)s, %(document)s, %(expected)s + 1, {_NOW} + %(seconds)s)
-            ON CONFLICT (owner, id) DO UPDATE SET document = excluded.document, version = excluded.version, until = excluded.until
-            WHERE CASE WHEN t.until > {_NOW} THEN t.version ELSE 0 END = %(expected)s
+            INSERT INTO sage_agent_owned_tasks AS t VALUES (%(tenant)s, %(id)s, %(user)s, %(document)s, 1, {_NOW} + %(seconds)s)
+            ON CONFLICT (tenant, id) DO UPDATE
+              SET owner = excluded.owner, document = excluded.document, version = excluded.version, until = excluded.until
+            WHERE t.until <= {_NOW}
             """  # noqa: S608 - our own names
         if expected:
             statement = f"""
-            UPDATE sage_agent_tasks SET document = %(document)s, version = version + 1, until = {_NOW} + %(seconds)s
-            WHERE owner = %(owner)s AND id = %(id)s AND version = %(expected)s AND until > {_NOW}
+            UPDATE sage_agent_owned_tasks SET document = %(document)s, version = version + 1, until = {_NOW} + %(seconds)s
+            WHERE tenant = %(tenant)s AND id = %(id)s AND owner = %(user)s AND version = %(expected)s AND until > {_NOW}
             """  # noqa: S608 - our own names
-        asked = {"owner": digest(owner), "id": raw(task_id), "document": document, "expected": expected, "seconds": seconds}
+        asked = {"tenant": tenant, "user": user, "id": raw(task_id), "document": document, "expected": expected, "seconds": seconds}
         return await self._store.count(statement, asked) == 1
 
-    async def list(self, owner: str, *, limit: int, after: str = "") -> tuple[tuple[str, Stored], ...]:
+    async def list(self, owner: Owner, *, limit: int, after: str = "") -> tuple[tuple[str, Stored], ...]:
         """Tasks by id."""
+        tenant, user = task_owner(owner)
+        whose, of = ("owner = %s", user) if user else ("tenant = %s", tenant)
         statement = (
-            "SELECT id, document, version FROM sage_agent_tasks WHERE owner = %s AND id > %s"  # noqa: S608 - our own names
+            f"SELECT id, document, version FROM sage_agent_owned_tasks WHERE {whose} AND id > %s"  # noqa: S608 - our own names
             f" AND until > {_NOW} ORDER BY id LIMIT %s"
         )
-        rows = await self._store.all(statement, (digest(owner), raw(after), limit))
+        rows = await self._store.all(statement, (of, raw(after), limit))
         return tuple((text_of(task_id), Stored(bytes(document), version)) for task_id, document, version in rows)
 
-    async def delete(self, owner: str, task_id: str) -> None:
+    async def delete(self, owner: Owner, task_id: str) -> None:
         """Forget a task."""
-        await self._store.count("DELETE FROM sage_agent_tasks WHERE owner = %s AND id = %s", (digest(owner), raw(task_id)))
+        tenant, user = task_owner(owner)
+        statement = "DELETE FROM sage_agent_owned_tasks WHERE tenant = %s AND id = %s AND %s IN ('', owner)"
+        await self._store.count(statement, (tenant, raw(task_id), user))
+
+    async def erase(self, owner: Owner) -> int:
+        """Forget a user."""
+        return await self._store.count("DELETE FROM sage_agent_owned_tasks WHERE owner = %s", (task_owner(owner)[1],))
 
 
 def postgres_state(url: str, *, pool: Pool, timeout: float) -> State:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 
 from sage_agent.messages import Turn
 from sage_agent.state import gcra
-from sage_agent.state.base import Budget, Rate, Reserved, SessionKey, State, StateError, Stored, Taken
+from sage_agent.state.base import Budget, Owner, Rate, Reserved, SessionKey, State, StateError, Stored, Taken
 from sage_agent.state.bounded import Bounded
-from sage_agent.state.keys import digest, owner_of, raw, text_of
+from sage_agent.state.config import unreadable_address
+from sage_agent.state.keys import digest, owner_of, raw, task_owner, text_of
 from sage_agent.state.sqlite import parse_turns
 
 T = TypeVar("T")
@@ -22,30 +23,36 @@ local now = time[1] + time[2] / 1e6
 _TAKE: Final = f"""{_NOW}
 local step, burst, cost = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local begun = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now)
+if begun - now > burst * step + {gcra.STEPPED_SECONDS} then begun = now end
 local after = begun + cost * step
 if after - now > burst * step * (1 + 1e-9) then return {{0, string.format('%.6f', begun), string.format('%.6f', now)}} end
 redis.call('SET', KEYS[1], string.format('%.6f', after), 'PX', math.ceil((after - now) * 1000) + 1)
 return {{1, string.format('%.6f', after), string.format('%.6f', now)}}
 """
-_APPEND: Final = """
-local keep, ms = tonumber(ARGV[1]), tonumber(ARGV[2])
+_DIGEST: Final = 40
+"""Characters of a digest, which begins each member of an index so that a script can tell the key of what it stands for."""
+_APPEND: Final = f"""{_NOW}
+local keep, ms, member = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 for at = 4, #ARGV do redis.call('RPUSH', KEYS[1], ARGV[at]) end
 redis.call('LTRIM', KEYS[1], -keep, -1)
 redis.call('PEXPIRE', KEYS[1], ms)
-redis.call('HSET', KEYS[2], ARGV[3], KEYS[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now * 1000 - 1)
+redis.call('ZADD', KEYS[2], string.format('%.0f', now * 1000 + ms), member)
 if redis.call('PTTL', KEYS[2]) < ms then redis.call('PEXPIRE', KEYS[2], ms) end
 """
-_EXPORT: Final = """
-local found, known = {}, redis.call('HGETALL', KEYS[1])
-for at = 1, #known, 2 do
-  local turns = redis.call('LRANGE', known[at + 1], 0, -1)
-  if #turns == 0 then redis.call('HDEL', KEYS[1], known[at]) else found[#found + 1] = {known[at], turns} end
+_EXPORT: Final = f"""
+local found = {{}}
+for _, member in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+  local turns = redis.call('LRANGE', ARGV[1] .. string.sub(member, 1, {_DIGEST}), 0, -1)
+  if #turns > 0 then found[#found + 1] = {{string.sub(member, {_DIGEST + 1}), turns}} end
 end
 return found
 """
-_ERASE: Final = """
-local count, known = 0, redis.call('HGETALL', KEYS[1])
-for at = 1, #known, 2 do count = count + redis.call('DEL', known[at + 1]) end
+_ERASE: Final = f"""
+local count = 0
+for _, member in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+  count = count + redis.call('DEL', ARGV[1] .. string.sub(member, 1, {_DIGEST}))
+end
 redis.call('DEL', KEYS[1])
 return count
 """
@@ -81,14 +88,34 @@ for at = 1, #rows, 2 do
 end
 redis.call('DEL', KEYS[1])
 """
-_PUT_TASK: Final = """
-local version = tonumber(redis.call('HGET', KEYS[1], 'version') or '0')
-if version ~= tonumber(ARGV[2]) then return 0 end
-redis.call('HSET', KEYS[1], 'document', ARGV[1], 'version', version + 1)
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
-redis.call('ZADD', KEYS[2], 0, ARGV[4])
-if redis.call('PTTL', KEYS[2]) < tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[2], ARGV[3]) end
+_PUT_TASK: Final = f"""{_NOW}
+local user, version, ms, id = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+local before = redis.call('HMGET', KEYS[1], 'user', 'version')
+if (before[1] or user) ~= user or tonumber(before[2] or '0') ~= version then return 0 end
+redis.call('HSET', KEYS[1], 'user', user, 'document', ARGV[5], 'version', version + 1)
+redis.call('PEXPIRE', KEYS[1], ms)
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now * 1000 - 1, 'LIMIT', 0, 100)) do
+  local gone = string.sub(member, {_DIGEST + 1})
+  redis.call('ZREM', KEYS[4], member)
+  redis.call('ZREM', KEYS[3], gone)
+  redis.call('ZREM', ARGV[6] .. string.sub(member, 1, {_DIGEST}), gone)
+end
+redis.call('ZADD', KEYS[2], 0, id)
+redis.call('ZADD', KEYS[3], 0, id)
+redis.call('ZADD', KEYS[4], string.format('%.0f', now * 1000 + ms), user .. id)
+for at = 2, 4 do
+  if redis.call('PTTL', KEYS[at]) < ms then redis.call('PEXPIRE', KEYS[at], ms) end
+end
 return 1
+"""
+"""A task, and three indexes: the ids of its user, those of its tenant, and when each of these expires, by which they leave the two."""
+_DELETE_TASK: Final = """
+local user = redis.call('HGET', KEYS[1], 'user')
+if not user or (ARGV[1] ~= '' and user ~= ARGV[1]) then return 0 end
+redis.call('ZREM', ARGV[3] .. user, ARGV[2])
+redis.call('ZREM', KEYS[2], ARGV[2])
+redis.call('ZREM', KEYS[3], user .. ARGV[2])
+return redis.call('DEL', KEYS[1])
 """
 
 
@@ -117,15 +144,16 @@ class RedisStore:
     kind: Final = "redis"
 
     def __init__(self, url: str, *, connections: int, timeout: float, prefix: str = "sage-agent") -> None:
-        from redis.asyncio import BlockingConnectionPool, Redis
-        from redis.asyncio.connection import parse_url
+        from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
 
         self._prefix = f"{{{prefix}}}"
         self._bounded = Bounded(timeout)
-        said: dict[str, Any] = dict(parse_url(url))
+        said: dict[str, Any] = dict(_read(url))
         self._credentials = Credentials(said.pop("username", ""), said.pop("password", ""))
+        if issubclass(said.get("connection_class", Connection), SSLConnection) and said.get("ssl_cert_reqs") not in {"none", "CERT_NONE"}:
+            said.setdefault("ssl_check_hostname", True)  # redis-py before 6 takes any name that the authority has signed
         pool = BlockingConnectionPool(
             **said,
             credential_provider=self._credentials if self._credentials.password else None,
@@ -144,7 +172,11 @@ class RedisStore:
 
     def key(self, kind: str, *parts: str) -> str:
         """The name of something."""
-        return f"{self._prefix}:{kind}:{digest(*parts)}"
+        return f"{self.keys(kind)}{digest(*parts)}"
+
+    def keys(self, kind: str) -> str:
+        """What the names of a kind begin with."""
+        return f"{self._prefix}:{kind}:"
 
     async def open(self) -> None:
         """Connect. Raises StateError."""
@@ -164,10 +196,8 @@ class RedisStore:
         await self._client.aclose()
 
     def renew(self, url: str) -> None:
-        """Connect with another user or password; what is connected stays so."""
-        from redis.asyncio.connection import parse_url
-
-        said = parse_url(url)
+        """Connect with another user or password; what is connected stays so. Raises ConfigError."""
+        said = _read(url)
         self._credentials.username, self._credentials.password = said.get("username", ""), said.get("password", "")
 
     def connections(self) -> tuple[int, int]:
@@ -198,6 +228,15 @@ class RedisStore:
 
 async def _coroutine(asked: Awaitable[T]) -> T:
     return await asked
+
+
+def _read(url: str) -> Mapping[str, Any]:
+    from redis.asyncio.connection import parse_url
+
+    try:
+        return cast("Mapping[str, Any]", parse_url(url))
+    except ValueError:
+        raise unreadable_address() from None
 
 
 def _place(kwargs: dict[str, Any]) -> str:
@@ -244,23 +283,24 @@ class RedisSessions:
     async def append(self, key: SessionKey, turns: Sequence[Turn], *, keep: int, seconds: float) -> None:
         """Add turns."""
         lines = [json.dumps([turn.role, turn.text]) for turn in turns]
-        keys = [self._key(key), self._user(key.tenant, key.user)]
-        await self._store.script(_APPEND, keys, keep, round(seconds * 1000), raw(key.context_id), *lines)
+        name = self._key(key)
+        member = name[-_DIGEST:].encode() + raw(key.context_id)
+        await self._store.script(_APPEND, [name, self._user(key.tenant, key.user)], keep, round(seconds * 1000), member, *lines)
 
     async def export(self, tenant: str, user: str) -> dict[str, tuple[Turn, ...]]:
         """Every conversation of a user."""
-        found = await self._store.script(_EXPORT, [self._user(tenant, user)])
+        found = await self._store.script(_EXPORT, [self._user(tenant, user)], self._store.keys("session"))
         return dict(sorted((text_of(context), _parse(lines)) for context, lines in found))
 
     async def erase(self, tenant: str, user: str) -> int:
         """Forget a user."""
-        return int(await self._store.script(_ERASE, [self._user(tenant, user)]))
+        return int(await self._store.script(_ERASE, [self._user(tenant, user)], self._store.keys("session")))
 
     def _key(self, key: SessionKey) -> str:
         return self._store.key("session", owner_of(key), key.context_id)
 
     def _user(self, tenant: str, user: str) -> str:
-        return self._store.key("user", owner_of(SessionKey(tenant, user, "")))
+        return self._store.key("conversations", owner_of(SessionKey(tenant, user, "")))
 
 
 def _parse(lines: Sequence[bytes]) -> tuple[Turn, ...]:
@@ -321,38 +361,68 @@ class RedisTasks:
     def __init__(self, store: RedisStore) -> None:
         self._store = store
 
-    async def get(self, owner: str, task_id: str) -> Stored | None:
+    async def get(self, owner: Owner, task_id: str) -> Stored | None:
         """A task."""
-        document, version = await self._store.do(self._store.client.hmget(self._key(owner, task_id), "document", "version"))
-        return None if document is None else Stored(document, int(version))
+        tenant, user = task_owner(owner)
+        return _task_of(await self._store.do(self._store.client.hmget(self._key(tenant, task_id), *_TASK)), user)
 
-    async def put(self, owner: str, task_id: str, document: bytes, *, expected: int, seconds: float) -> bool:
+    async def put(self, owner: Owner, task_id: str, document: bytes, *, expected: int, seconds: float) -> bool:
         """Write a task."""
-        keys = [self._key(owner, task_id), self._store.key("tasks", owner)]
-        return bool(await self._store.script(_PUT_TASK, keys, document, expected, round(seconds * 1000), raw(task_id)))
+        tenant, user = task_owner(owner)
+        keys = [self._key(tenant, task_id), self._store.keys("tasks") + user, self._store.keys("tasks") + tenant, self._over(tenant)]
+        ms, prefix = round(seconds * 1000), self._store.keys("tasks")
+        return bool(await self._store.script(_PUT_TASK, keys, user, expected, ms, raw(task_id), document, prefix))
 
-    async def list(self, owner: str, *, limit: int, after: str = "") -> tuple[tuple[str, Stored], ...]:
+    async def list(self, owner: Owner, *, limit: int, after: str = "") -> tuple[tuple[str, Stored], ...]:
         """Tasks by id; the index may know some that have expired."""
+        tenant, user = task_owner(owner)
+        index = self._store.keys("tasks") + (user or tenant)
         found: list[tuple[str, Stored]] = []
+        begin = b"(" + raw(after) if after else b"-"
         while len(found) < limit:
-            begin = b"(" + raw(after) if after else b"-"
-            ids = await self._store.do(self._store.client.zrangebylex(self._store.key("tasks", owner), begin, b"+", start=0, num=limit))
+            ids = await self._store.do(self._store.client.zrangebylex(index, begin, b"+", start=0, num=limit))
             if not ids:
                 break
+            begin = b"(" + ids[-1]
+            together = self._store.client.pipeline(transaction=False)
             for one in ids:
-                after = text_of(one)
-                if (stored := await self.get(owner, after)) is not None:
-                    found.append((after, stored))
-                else:
-                    await self._store.do(self._store.client.zrem(self._store.key("tasks", owner), one))
+                together.hmget(self._key(tenant, text_of(one)), *_TASK)
+            rows = await self._store.do(together.execute())
+            tasks = [(text_of(one), _task_of(row, user)) for one, row in zip(ids, rows, strict=True)]
+            found += [(task_id, stored) for task_id, stored in tasks if stored is not None]
         return tuple(found[:limit])
 
-    async def delete(self, owner: str, task_id: str) -> None:
+    async def delete(self, owner: Owner, task_id: str) -> None:
         """Forget a task."""
-        await self._store.do(self._store.client.delete(self._key(owner, task_id)))
+        await self._delete(*task_owner(owner), raw(task_id))
 
-    def _key(self, owner: str, task_id: str) -> str:
-        return self._store.key("task", owner, task_id)
+    async def erase(self, owner: Owner) -> int:
+        """Forget a user."""
+        tenant, user = task_owner(owner)
+        ids = await self._store.do(self._store.client.zrange(self._store.keys("tasks") + user, 0, -1))
+        return sum([await self._delete(tenant, user, one) for one in ids])
+
+    async def _delete(self, tenant: str, user: str, task_id: bytes) -> int:
+        keys = [self._key(tenant, text_of(task_id)), self._store.keys("tasks") + tenant, self._over(tenant)]
+        return int(await self._store.script(_DELETE_TASK, keys, user, task_id, self._store.keys("tasks")))
+
+    def _key(self, tenant: str, task_id: str) -> str:
+        return self._store.key("task", tenant, task_id)
+
+    def _over(self, tenant: str) -> str:
+        """When the tasks of a tenant expire."""
+        return self._store.keys("tasks-over") + tenant
+
+
+_TASK: Final = ("user", "document", "version")
+
+
+def _task_of(row: Sequence[bytes | None], user: str) -> Stored | None:
+    """A task that may be read by a user, or without one by the tenant."""
+    whose, document, version = row
+    if whose is None or document is None or version is None or user not in {"", whose.decode()}:
+        return None
+    return Stored(document, int(version))
 
 
 def redis_state(url: str, *, connections: int, timeout: float) -> State:

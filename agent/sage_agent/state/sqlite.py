@@ -11,8 +11,8 @@ from typing import Final, TypeVar
 
 from sage_agent.messages import Turn
 from sage_agent.state import gcra
-from sage_agent.state.base import Budget, Rate, Reserved, SessionKey, State, StateError, Stored, Taken
-from sage_agent.state.keys import digest, owner_of, raw, text_of
+from sage_agent.state.base import Budget, Owner, Rate, Reserved, SessionKey, State, StateError, Stored, Taken
+from sage_agent.state.keys import digest, owner_of, raw, task_owner, text_of
 from sage_agent.state.writer import Work, Writer
 
 T = TypeVar("T")
@@ -25,18 +25,26 @@ CREATE TABLE IF NOT EXISTS budgets (name TEXT PRIMARY KEY, until REAL NOT NULL, 
 CREATE TABLE IF NOT EXISTS reservations (call TEXT NOT NULL, name TEXT NOT NULL, usd REAL NOT NULL, period REAL NOT NULL,
   until REAL NOT NULL, PRIMARY KEY (call, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, value BLOB NOT NULL, until REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS tasks (owner TEXT NOT NULL, id BLOB NOT NULL, document BLOB NOT NULL, version INTEGER NOT NULL,
-  until REAL NOT NULL, PRIMARY KEY (owner, id));
+CREATE TABLE IF NOT EXISTS owned_tasks (tenant TEXT NOT NULL, id BLOB NOT NULL, user TEXT NOT NULL, document BLOB NOT NULL,
+  version INTEGER NOT NULL, until REAL NOT NULL, PRIMARY KEY (tenant, id));
 CREATE INDEX IF NOT EXISTS nonces_until ON nonces (until);
 CREATE INDEX IF NOT EXISTS sessions_until ON sessions (until);
 CREATE INDEX IF NOT EXISTS reservations_until ON reservations (until);
 CREATE INDEX IF NOT EXISTS answers_until ON answers (until);
-CREATE INDEX IF NOT EXISTS tasks_until ON tasks (until);
+CREATE INDEX IF NOT EXISTS owned_tasks_until ON owned_tasks (until);
+CREATE INDEX IF NOT EXISTS owned_tasks_user ON owned_tasks (user, id);
 """
-_SWEPT: Final = ("nonces", "sessions", "reservations", "answers", "tasks")
+_SWEPT: Final = {
+    "nonces": "scope, nonce",
+    "sessions": "owner, context",
+    "reservations": "call, name",
+    "answers": "key",
+    "owned_tasks": "tenant, id",
+}
+"""What expires, and what tells its rows apart."""
 _SWEEP_SECONDS: Final = 10.0
 _SWEEP_ROWS: Final = 1000
-"""At most so many expired rows of a table go at once, so that nobody waits long for it."""
+"""At most so many expired rows of a table go at once, so that nobody waits long for it; where there are more, the next go at once after."""
 
 
 class SqliteStore:
@@ -75,22 +83,23 @@ class SqliteStore:
     async def run(self, work: Work[T]) -> T:
         """Do something whole or not at all; now and then what has expired goes first."""
         now = self.clock()
-        if now - self._swept >= _SWEEP_SECONDS:
+        if not 0 <= now - self._swept < _SWEEP_SECONDS:
             self._swept = now
-            await self._writer.run(lambda connection: _sweep(connection, now), seconds=self._timeout)
+            if await self._writer.run(lambda connection: _sweep(connection, now), seconds=self._timeout):
+                self._swept = 0.0
         return await self._writer.run(work, seconds=self._timeout)
 
 
-def _sweep(connection: sqlite3.Connection, now: float) -> None:
-    for table in _SWEPT:
-        connection.execute(
-            f"DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} WHERE until <= ? LIMIT {_SWEEP_ROWS})"  # noqa: S608 - our own names
-            if table in {"sessions", "answers", "tasks"}
-            else f"DELETE FROM {table} WHERE until <= ?",  # noqa: S608 - the same
-            (now,),
-        )
+def _sweep(connection: sqlite3.Connection, now: float) -> bool:
+    """Whether there may be more."""
+    more = False
+    for table, columns in _SWEPT.items():
+        expired = f"SELECT {columns} FROM {table} WHERE until <= ? LIMIT {_SWEEP_ROWS}"  # noqa: S608 - our own names
+        gone = connection.execute(f"DELETE FROM {table} WHERE ({columns}) IN ({expired})", (now,))  # noqa: S608 - the same
+        more = more or gone.rowcount == _SWEEP_ROWS
     connection.execute("DELETE FROM limits WHERE arrival <= ?", (now,))
     connection.execute("DELETE FROM budgets WHERE until <= ?", (now,))
+    return more
 
 
 class SqliteLimits:
@@ -265,45 +274,55 @@ class SqliteTasks:
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
 
-    async def get(self, owner: str, task_id: str) -> Stored | None:
+    async def get(self, owner: Owner, task_id: str) -> Stored | None:
         """A task."""
+        tenant, user = task_owner(owner)
 
         def work(connection: sqlite3.Connection) -> Stored | None:
-            statement = "SELECT document, version FROM tasks WHERE owner = ? AND id = ? AND until > ?"
-            row = connection.execute(statement, (digest(owner), raw(task_id), self._store.clock())).fetchone()
+            statement = "SELECT document, version FROM owned_tasks WHERE tenant = ? AND id = ? AND ? IN ('', user) AND until > ?"
+            row = connection.execute(statement, (tenant, raw(task_id), user, self._store.clock())).fetchone()
             return None if row is None else Stored(bytes(row[0]), row[1])
 
         return await self._store.run(work)
 
-    async def put(self, owner: str, task_id: str, document: bytes, *, expected: int, seconds: float) -> bool:
+    async def put(self, owner: Owner, task_id: str, document: bytes, *, expected: int, seconds: float) -> bool:
         """Write a task."""
-        which = (digest(owner), raw(task_id))
+        tenant, user = task_owner(owner)
 
         def work(connection: sqlite3.Connection) -> bool:
             now = self._store.clock()
-            row = connection.execute("SELECT version FROM tasks WHERE owner = ? AND id = ? AND until > ?", (*which, now)).fetchone()
-            if (0 if row is None else row[0]) != expected:
+            statement = "SELECT version, user FROM owned_tasks WHERE tenant = ? AND id = ? AND until > ?"
+            row = connection.execute(statement, (tenant, raw(task_id), now)).fetchone() or (0, user)
+            if row != (expected, user):
                 return False
-            connection.execute("INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?, ?)", (*which, document, expected + 1, now + seconds))
+            task = (tenant, raw(task_id), user, document, expected + 1, now + seconds)
+            connection.execute("INSERT OR REPLACE INTO owned_tasks VALUES (?, ?, ?, ?, ?, ?)", task)
             return True
 
         return await self._store.run(work)
 
-    async def list(self, owner: str, *, limit: int, after: str = "") -> tuple[tuple[str, Stored], ...]:
+    async def list(self, owner: Owner, *, limit: int, after: str = "") -> tuple[tuple[str, Stored], ...]:
         """Tasks by id."""
+        tenant, user = task_owner(owner)
+        whose, of = ("user = ?", user) if user else ("tenant = ?", tenant)
 
         def work(connection: sqlite3.Connection) -> tuple[tuple[str, Stored], ...]:
-            statement = "SELECT id, document, version FROM tasks WHERE owner = ? AND id > ? AND until > ? ORDER BY id LIMIT ?"
-            rows = connection.execute(statement, (digest(owner), raw(after), self._store.clock(), limit))
+            statement = f"SELECT id, document, version FROM owned_tasks WHERE {whose} AND id > ? AND until > ? ORDER BY id LIMIT ?"  # noqa: S608 - our own names
+            rows = connection.execute(statement, (of, raw(after), self._store.clock(), limit))
             return tuple((text_of(task_id), Stored(bytes(document), version)) for task_id, document, version in rows)
 
         return await self._store.run(work)
 
-    async def delete(self, owner: str, task_id: str) -> None:
+    async def delete(self, owner: Owner, task_id: str) -> None:
         """Forget a task."""
-        await self._store.run(
-            lambda connection: connection.execute("DELETE FROM tasks WHERE owner = ? AND id = ?", (digest(owner), raw(task_id)))
-        )
+        tenant, user = task_owner(owner)
+        statement = "DELETE FROM owned_tasks WHERE tenant = ? AND id = ? AND ? IN ('', user)"
+        await self._store.run(lambda connection: connection.execute(statement, (tenant, raw(task_id), user)))
+
+    async def erase(self, owner: Owner) -> int:
+        """Forget a user."""
+        _, user = task_owner(owner)
+        return await self._store.run(lambda connection: connection.execute("DELETE FROM owned_tasks WHERE user = ?", (user,)).rowcount)
 
 
 def sqlite_state(path: Path, *, timeout: float, clock: Callable[[], float] = time.time) -> State:

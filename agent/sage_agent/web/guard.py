@@ -12,8 +12,9 @@ _ALSO: Final = "sage_agent.headers"
 
 
 def say_also(scope: Scope, headers: Headers) -> None:
-    """Have these headers on the answer, whatever it is."""
-    scope[_ALSO] = (*scope.get(_ALSO, ()), *headers)
+    """Have these headers on the answer, whatever it is, in place of those of the same names from before."""
+    names = {name for name, _ in headers}
+    scope[_ALSO] = (*(line for line in said_also(scope) if line[0] not in names), *headers)
 
 
 def said_also(scope: Scope) -> Headers:

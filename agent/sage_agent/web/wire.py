@@ -65,10 +65,13 @@ async def read_body(head: Head, receive: Receive, *, limit: int, deadline: float
     if length.isdigit() and int(length) > limit:
         raise _too_large(limit)
     event = await _receive(receive, deadline)
-    body = event.get("body", b"")
-    while event.get("more_body", False) and len(body) <= limit:
-        event = await _receive(receive, deadline)
-        body += event.get("body", b"")
+    if not event.get("more_body", False):
+        body: bytes | bytearray = event.get("body", b"")
+    else:  # many pieces: adding them to bytes would copy all before each
+        body = bytearray(event.get("body", b""))
+        while event.get("more_body", False) and len(body) <= limit:
+            event = await _receive(receive, deadline)
+            body += event.get("body", b"")
     if len(body) > limit:
         raise _too_large(limit)
     return bytes(body)

@@ -6,7 +6,7 @@ import asyncio
 import importlib.util
 import subprocess
 import sys
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from a2a.server.cluster.task_store import ConcurrentTaskModificationError
@@ -19,10 +19,10 @@ from sage_agent.a2a.callers import CallerUser
 from sage_agent.a2a.endpoint import MOST_NESTED, too_deep
 from sage_agent.a2a.mount import A2aMissingError, beside, wanted
 from sage_agent.a2a.options import parse_switch
-from sage_agent.a2a.paths import UNMATCHED, operation, rest_operation
+from sage_agent.a2a.paths import UNMATCHED, needed_role, operation, rest_operation
 from sage_agent.a2a.tasks import SharedTasks
-from sage_agent.callers import ANONYMOUS, Caller
-from sage_agent.state.base import StateError
+from sage_agent.callers import ANONYMOUS, Caller, Role
+from sage_agent.state.base import Owner, StateError
 from sage_agent.state.memory import memory_state
 
 _ALICE, _BOB = Caller("alice", tenant="acme", how="did"), Caller("bob", tenant="acme", how="did")
@@ -159,7 +159,7 @@ def test_a_store_that_is_lost_is_said_without_its_details() -> None:
     """The caller learns that tasks cannot be reached, not where they are."""
 
     class Lost:
-        async def get(self, owner: str, task_id: str) -> None:
+        async def get(self, owner: Owner, task_id: str) -> None:
             raise StateError(f"no route to database at 10.0.0.7: {owner} {task_id}")
 
     store = SharedTasks(Lost(), seconds=60)  # type: ignore[arg-type]
@@ -167,6 +167,61 @@ def test_a_store_that_is_lost_is_said_without_its_details() -> None:
         asyncio.run(store.get("t", _context()))
     assert "10.0.0.7" not in repr(raised.value)
     assert (raised.value.data or {})["type"] == "unavailable"
+
+
+def test_a_viewer_reads_what_its_tenant_owns_and_nobody_elses() -> None:
+    """Everybody's of the tenant, in a list and by id; of another tenant nothing, and without a tenant nothing at all."""
+    store = SharedTasks(memory_state().tasks, seconds=60)
+
+    def viewer(tenant: str) -> ServerCallContext:
+        return _context(Caller("watcher", tenant=tenant, role=Role.VIEWER, how="api_key"))
+
+    async def seen(context: ServerCallContext) -> list[str]:
+        listed = sorted(task.id for task in (await store.list(ListTasksRequest(), context)).tasks)
+        assert listed == [one for one in ("a", "b", "c", "d") if await store.get(one, context) is not None]
+        return listed
+
+    async def use() -> None:
+        stranger, nobodys = Caller("carol", tenant="globex", how="did"), Caller("did:key:z", how="did")
+        for task_id, caller in (("a", _ALICE), ("b", _BOB), ("c", stranger), ("d", nobodys)):
+            await store.save(_task(task_id=task_id), event=None, prev=None, prev_version=TaskVersion.MISSING, context=_context(caller))
+        assert await seen(viewer("acme")) == ["a", "b"]
+        assert await seen(viewer("globex")) == ["c"]
+        assert await seen(viewer("")) == []
+        assert await seen(_context()) == ["a"]
+
+    asyncio.run(use())
+
+
+_RPC: Final[dict[str, Any]] = {"path": "/a2a", "method": "POST"}
+
+
+@pytest.mark.parametrize(
+    ("scope", "body", "role"),
+    [
+        (_RPC, b'{"method": "GetTask"}', Role.VIEWER),
+        (_RPC, b'{"method": "tasks/get"}', Role.VIEWER),
+        (_RPC, b'{"method": "ListTasks"}', Role.VIEWER),
+        (_RPC, b'{"method": "SendMessage"}', Role.OPERATOR),
+        (_RPC, b'{"method": "CancelTask"}', Role.OPERATOR),
+        (_RPC, b'{"method": "SubscribeToTask"}', Role.OPERATOR),
+        (_RPC, b'{"method": "GetTask", "method": "CancelTask"}', Role.OPERATOR),
+        (_RPC, b'{"method": "gettask"}', Role.OPERATOR),
+        (_RPC, b'{"method": ["GetTask"]}', Role.OPERATOR),
+        (_RPC, b'[{"method": "GetTask"}]', Role.OPERATOR),
+        (_RPC, b"GetTask", Role.OPERATOR),
+        ({"path": "/a2a/tasks", "method": "GET"}, b"", Role.VIEWER),
+        ({"path": "/a2a/v1/tasks/1-2", "method": "GET"}, b"", Role.VIEWER),
+        ({"path": "/a2a/tasks/1:cancel", "method": "POST"}, b"", Role.OPERATOR),
+        ({"path": "/a2a/tasks/1:subscribe", "method": "GET"}, b"", Role.OPERATOR),
+        ({"path": "/a2a/tasks/1:subscribe\n", "method": "GET"}, b"", Role.OPERATOR),
+        ({"path": "/a2a/tasks/1", "method": "POST"}, b"", Role.OPERATOR),
+        ({"path": "/a2a/message:send", "method": "POST"}, b'{"method": "GetTask"}', Role.OPERATOR),
+    ],
+)
+def test_reading_is_for_viewers_and_all_else_for_operators(scope: dict[str, Any], body: bytes, role: Role) -> None:
+    """What is not plainly a reading is as sending, however it is written."""
+    assert needed_role(scope, body) is role
 
 
 def test_nobody_lists_where_nobody_is_identified() -> None:

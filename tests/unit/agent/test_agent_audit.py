@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,45 @@ def test_a_large_file_is_set_aside_and_the_oldest_goes(tmp_path: Path) -> None:
     assert verdict.begins > 1
     kept[0].unlink()
     assert "are missing at the beginning" in verify(log, key=b"").problems[0]
+
+
+def test_a_file_that_cannot_be_begun_leaves_the_one_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a free descriptor the log grows on, never into what has got its old one; with one again it is set aside, nothing lost."""
+    log, real = tmp_path / "audit.jsonl", os.open
+    file = _file(log, key=_KEY, max_bytes=300)
+
+    def none_left(path: Any, *arguments: Any) -> int:
+        if path == log:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(path, *arguments)
+
+    monkeypatch.setattr(os, "open", none_left)
+    file.append([{"event": "one", "value": "x" * 300}])
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setblocking(False)
+        file.append([{"event": "two"}])
+        with pytest.raises(BlockingIOError):
+            theirs.recv(1)
+    monkeypatch.setattr(os, "open", real)
+    for event in ("three", "four"):
+        file.append([{"event": event}])
+    file.close()
+    assert [json.loads(line)["event"] for line in log.read_text().splitlines()] == ["four"]
+    assert (len(audit_file.parts(log)), verify(log, key=_KEY).problems) == (1, [])
+
+
+def test_parts_that_begin_with_a_line_cut_short_replace_none(tmp_path: Path) -> None:
+    """Each is named by the first record in it, whatever stands before."""
+    log = tmp_path / "audit.jsonl"
+    for _ in range(2):
+        log.write_bytes(b'{"seq":')
+        _written(log, 1)
+        file = _file(log, max_bytes=1)
+        file.append([{"event": "e"}])
+        file.close()
+    assert [part.suffix for part in audit_file.parts(log)] == [".000000000001", ".000000000004"]
+    assert verify(log, key=b"").problems == []
 
 
 def test_two_processes_have_two_chains(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_an_unknown_key_is_an_error_with_the_nearest_known_one(tmp_path: Path) -
         ({"SAGE_ENV": "../../etc"}, "file's name"),
         ({"OPENAI_API_KEY_FILE": "/nonexistent/key"}, r"the secret in file /nonexistent/key cannot be read"),
         ({"OPENAI_API_KEY": "vault:secret/data/agent#key"}, r"no reader for secrets in `vault:`"),
-        ({"OPENAI_API_KEY": "keychain://key"}, r"no reader for secrets in `keychain:`; this version has `file:`"),
+        ({"OPENAI_API_KEY": "keychain://key"}, r"no reader for secrets in that store; this version has `file:`"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
 )

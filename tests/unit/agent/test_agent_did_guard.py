@@ -11,6 +11,7 @@ import pytest
 from sage_agent.callers import ANONYMOUS, Role
 from sage_agent.problems import Problem
 from sage_agent.security.did_options import DidCaller
+from sage_agent.security.guard import RoleGuard
 from sage_agent.state.base import StateError
 from sage_agent.state.memory import memory_state
 from sage_agent.web.wire import Scope
@@ -215,10 +216,31 @@ def test_who_is_not_on_the_list_is_refused_before_anything_is_looked_up() -> Non
     assert (caller.tenant, caller.role) == ("globex", Role.ADMIN)
 
 
+@pytest.mark.parametrize(
+    ("listed", "did", "meant"),
+    [
+        ("*", "did:web:evil", True),
+        ("did:web:*", "did:web:evil", True),
+        ("did:web:a.example*", "did:web:a.example", True),
+        ("did:web:a.example*", "did:web:a.example:clerk", True),
+        ("did:web:a.example*", "did:web:a.example.evil", False),
+        ("did:web:a.example*", "did:web:a.example-evil.com:clerk", False),
+        ("did:web:a.example*", "did:web:a.example%3A8443", False),
+        ("did:web:a.example:*", "did:web:a.example", False),
+        ("did:web:a.example:team-*", "did:web:a.example:team-one", True),
+        ("did:sage:web:a.example*", "did:sage:web:a.example.evil:clerk", False),
+        ("did:key:z6Mk*", "did:key:z6MkhaXg", True),
+    ],
+)
+def test_a_star_after_a_domain_is_below_it(listed: str, did: str, *, meant: bool) -> None:
+    """Never another domain, or another port, that merely begins alike."""
+    assert DidCaller(listed, "", Role.OPERATOR).matches(did) == meant
+
+
 def test_a_caller_that_may_only_look_sends_no_messages() -> None:
-    """It is known, and may not: 403."""
+    """It is known only once its signature is verified, and may not: 403."""
     with pytest.raises(Problem) as raised:
-        asyncio.run(ask(guard(callers=(DidCaller("*", "", Role.VIEWER),)), signed(_SIGNER)))
+        asyncio.run(ask(RoleGuard(guard(callers=(DidCaller("*", "", Role.VIEWER),))), signed(_SIGNER)))
     assert raised.value.status == 403
 
 

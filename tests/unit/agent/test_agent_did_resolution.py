@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sage_agent.security import sage_web
 from sage_agent.security.did import DidUrl, UnresolvableError, keys_of_did_key, keys_of_document, parse_did_url
 from sage_agent.security.did_web import Location, locate
-from sage_agent.security.fetching import Fetched, Fetcher
+from sage_agent.security.fetching import Fetched, Fetcher, is_public
 from sage_agent.security.keys import KeyUnusableError, of_jwk, of_public
 from sage_agent.security.resolver import Resolver
 from sage_agent.security.signer import did_key
@@ -149,6 +149,32 @@ def test_a_did_web_that_could_lead_elsewhere_is_refused(rest: str) -> None:
     """No path, user, port or climbing that the method does not allow."""
     with pytest.raises(UnresolvableError):
         locate(f"did:web:{rest}")
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("198.51.99.1", True),
+        ("2606:4700::1111", True),
+        ("64:ff9b::808:808", True),
+        ("127.0.0.1", False),
+        ("169.254.169.254", False),
+        ("100.64.0.1", False),
+        ("224.0.0.1", False),
+        ("::1", False),
+        ("fe80::1%eth0", False),
+        ("fec0::1", False),
+        ("ff02::1", False),
+        ("::ffff:127.0.0.1", False),
+        ("::7f00:1", False),
+        ("64:ff9b::7f00:1", False),
+        ("64:ff9b:1::808:808", False),
+        ("2002:7f00:1::", False),
+    ],
+)
+def test_an_address_inside_a_network_is_known_in_every_disguise(address: str, *, public: bool) -> None:
+    """Loopback, link-local, shared, multicast, site-local, and an IPv4 address of these that a gateway would unwrap."""
+    assert is_public(address) == public
 
 
 def test_many_who_ask_at_once_are_one_fetch_and_what_was_found_is_remembered_for_its_time() -> None:

@@ -36,3 +36,12 @@ def test_more_than_there_ever_is_is_refused() -> None:
     _, taken = gcra.take(0.0, _TEN_A_SECOND, cost=4, now=100.0)
     assert not taken.allowed
     assert taken.retry_after > 0
+
+
+def test_a_clock_that_was_put_back_keeps_nobody_out_for_longer_than_a_minute_and_the_whole_limit() -> None:
+    """A moment that no clock going forward can have written counts as over."""
+    whole = 0.3
+    _, soon = gcra.take(99.9 + whole + gcra.STEPPED_SECONDS, _TEN_A_SECOND, cost=1, now=100.0)
+    assert not soon.allowed
+    _, stepped = gcra.take(100.1 + whole + gcra.STEPPED_SECONDS, _TEN_A_SECOND, cost=1, now=100.0)
+    assert (stepped.allowed, stepped.remaining) == (True, 2)

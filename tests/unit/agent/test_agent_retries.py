@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import sage_obs
 from sage_agent.flow.calls import ModelCalls
 from sage_agent.llm.breaker import State
+from sage_agent.llm.limiter import Limiter
 from sage_agent.llm.providers.base import Delta, Prompt, ProviderError
 from sage_agent.llm.targets import Target
 from sage_agent.problems import Problem
@@ -28,11 +29,11 @@ def _errors(kind: ErrorType, number: int = 1, *, after: int | None = None) -> li
     return [ProviderError(kind, "no", retry_after=after) for _ in range(number)]
 
 
-def _ask(targets: Sequence[Target], *, deadline: float = 100.0, max_wait: float = 30.0, timeout: float = 60.0) -> str:
+def _ask(targets: Sequence[Target], *, deadline: float = 100.0, max_wait: float = 30.0, timeout: float = 60.0, rounds: int = 1000) -> str:
     """The model that answers. Raises Problem."""
 
     async def run() -> str:
-        calls = ModelCalls(retries_of(targets, max_wait=max_wait), timeout=timeout)
+        calls = ModelCalls(retries_of(targets, max_wait=max_wait, rounds=rounds), timeout=timeout)
         return (await calls.complete(_PROMPT, deadline=deadline))[0]
 
     return in_virtual_time(run)
@@ -226,3 +227,52 @@ def test_the_deadline_is_never_exceeded(targets: list[list[tuple[list[ProviderEr
 
     assert in_virtual_time(run) <= deadline + 0.01
     assert all(moment <= deadline for keys in told for one in keys for moment in one.asked)
+
+
+def test_a_lone_provider_that_is_down_is_asked_so_often_and_no_more() -> None:
+    """Three pauses of half a second, one and two: its callers know after 3.5 s, whatever their deadline."""
+    told = Told(errors=_errors(_DOWN, 10))
+    with pytest.raises(Problem) as caught:
+        _ask([target_of(told)], rounds=3, deadline=1000.0)
+    assert caught.value.error_type is _DOWN
+    assert told.asked == [0.0, 0.5, 1.5, 3.5]
+
+
+def _limited_target(told: Told, most: int) -> Target:
+    return Target([told], target_of(told).breaker, Limiter("t", most))
+
+
+def _together(targets: Sequence[Target], calls: int, *, deadline: float = 100.0, max_wait: float = 30.0) -> list[str]:
+    """What becomes of calls made at once: the models, or the kinds of error."""
+
+    async def run() -> list[str]:
+        asking = ModelCalls(retries_of(targets, max_wait=max_wait), timeout=60.0)
+        outcomes = await asyncio.gather(*(asking.complete(_PROMPT, deadline=deadline) for _ in range(calls)), return_exceptions=True)
+        return [one.error_type.value if isinstance(one, Problem) else one[0] for one in outcomes if not isinstance(one, OSError)]  # type: ignore[index]
+
+    return in_virtual_time(run)
+
+
+def test_fewer_calls_are_made_at_once_after_a_429() -> None:
+    """Eight at once are refused together and count as one refusal; four at a time then get through, and everybody is answered."""
+    told = Told(errors=_errors(_LIMITED, 8), seconds=1.0)
+    target = _limited_target(told, 8)
+    assert _together([target], 8) == ["m"] * 8
+    assert told.asked[:8] == [0.0] * 8
+    assert max(told.asked.count(moment) for moment in told.asked[8:]) == 4
+
+
+def test_who_waits_too_long_for_a_crowded_provider_goes_on_to_the_next() -> None:
+    """Half a second where there is a next one; the breaker hears nothing of a call that was not made."""
+    slow, other = Told("slow", seconds=10.0), Told("other")
+    crowded = _limited_target(slow, 1)
+    assert sorted(_together([crowded, target_of(other)], 3)) == ["other", "other", "slow"]
+    assert other.asked == [0.5, 0.5]
+    assert crowded.breaker.state is State.CLOSED
+
+
+def test_who_waits_too_long_for_the_only_provider_is_told_so() -> None:
+    """As rate limited, which it is, at the end of the longest pause; a call that leaves lets the next one in."""
+    slow = Told(seconds=10.0)
+    assert sorted(_together([_limited_target(slow, 1)], 3, max_wait=4.0, deadline=9.0)) == ["rate_limited", "rate_limited", "timeout"]
+    assert _together([_limited_target(Told(seconds=2.0), 1)], 3) == ["m", "m", "m"]

@@ -195,6 +195,38 @@ def test_a_configuration_that_cannot_be_used_changes_nothing_until_it_can(
     assert [one.llm.first.api_keys for one in given] == [("two",)]
 
 
+def test_a_secret_that_looks_like_a_reference_is_in_no_error() -> None:
+    """What stands before `://` is named where it is a store that is known by name, and may be half a password elsewhere."""
+    with pytest.raises(SecretError, match="`vault:`"):
+        source_of("vault:secret/agent")
+    with pytest.raises(SecretError, match="no reader for secrets in that store") as error:
+        source_of("hunter2://x")
+    assert "hunter2" not in str(error.value)
+
+
+def test_whatever_goes_wrong_with_a_new_secret_the_next_one_is_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A defect of whoever is given it does not end the looking; its words, which may quote the secret, are not logged."""
+    _write(tmp_path / "key", "one")
+    environ, given = {**_ASKING, "ANTHROPIC_API_KEY_FILE": str(tmp_path / "key")}, []
+
+    def apply(renewed: AgentConfig) -> None:
+        (key,) = renewed.llm.first.api_keys
+        if key == "two":
+            raise RuntimeError(f"cannot use {key}")
+        given.append(key)
+
+    rotation = Rotation(config.load(file=None, environ=environ), apply)
+
+    async def main() -> None:
+        for key in ("two", "two", "three"):
+            _write(tmp_path / "key", key)
+            await rotation.look()
+
+    asyncio.run(main())
+    assert given == ["three"]
+    assert [getattr(record, "reason", "") for record in caplog.records if record.levelname == "WARNING"] == ["RuntimeError"]
+
+
 def test_without_secrets_elsewhere_nothing_runs() -> None:
     """A configuration of plain values costs nothing."""
     loaded = config.load(file=None, environ={"OPENAI_API_KEY": "sk-1"})

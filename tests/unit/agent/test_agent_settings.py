@@ -13,8 +13,10 @@ import pytest
 import yaml
 
 from sage_agent import config
+from sage_agent.callers import Role
 from sage_agent.config import AgentConfig
 from sage_agent.options import AGENT_OPTIONS, VARIABLES
+from sage_agent.state.base import Rate
 from sage_obs.errors import ConfigError
 from sage_obs.privacy.content import Content
 from sage_obs.settings import OPTIONS, Option
@@ -82,6 +84,10 @@ def _url(written: Any, part: str) -> Row:
 ROWS: Final[Mapping[str, Row]] = {
     "agent.id": _same("a-2", "layer.agent_id"),
     "agent.protocol": _same("sage", "protocol"),
+    "agent.tools": Row(["shop:find", "shop.more:order"], _at("tools.functions"), ("shop:find", "shop.more:order")),
+    "agent.max_steps": _same(3, "tools.max_steps"),
+    "agent.tool_timeout": Row("2s", _at("tools.timeout"), 2.0),
+    "agent.tool_max_chars": _same(500, "tools.max_chars"),
     "llm.provider": Row("openai", _first("provider"), "openai", {"llm.model": "m", "llm.base_url": "http://h/v1"}),
     "llm.model": Row("m-2", _first("model"), "m-2", {"llm.provider": "openai", "llm.base_url": "http://h/v1"}),
     "llm.base_url": Row("http://other/v1", _first("base_url"), "http://other/v1", {"llm.provider": "openai", "llm.model": "m"}),
@@ -106,6 +112,8 @@ ROWS: Final[Mapping[str, Row]] = {
     "llm.max_input_tokens": _same(7, "flow.max_input_tokens"),
     "llm.system_prompt": _same("be brief", "flow.system_prompt"),
     "llm.retry.max_wait": _same(1.5, "llm.max_wait"),
+    "llm.retry.rounds": _same(5, "llm.rounds"),
+    "llm.limiter.enabled": _same(False, "llm.limiter"),
     "llm.breaker.enabled": _same(False, "llm.breaker.enabled"),
     "llm.breaker.failure_share": _same(0.25, "llm.breaker.failure_share"),
     "llm.breaker.min_calls": _same(3, "llm.breaker.min_calls"),
@@ -164,8 +172,10 @@ ROWS: Final[Mapping[str, Row]] = {
     "security.jwt.leeway": _jwt("leeway", 5.0),
     "security.jwt.tenant_claim": _jwt("tenant_claim", "org"),
     "security.jwt.role_claim": _jwt("role_claim", "groups"),
-    "security.rate_limit.per_second": Row(5, _at("security.rate.per_second"), 5.0),
-    "security.rate_limit.burst": Row(9, _at("security.rate.burst"), 9, {"security.rate_limit.per_second": 1}),
+    "security.rate_limit.per_second": Row(5, _at("security.rates.everybody.per_second"), 5.0),
+    "security.rate_limit.burst": Row(9, _at("security.rates.everybody.burst"), 9, {"security.rate_limit.per_second": 1}),
+    "security.rate_limit.roles": Row([{"role": "viewer", "per_second": 3}], _at("security.rates.roles"), {Role.VIEWER: Rate(3.0, 6)}),
+    "security.rate_limit.lease": Row("200ms", _at("security.lease"), 0.2),
     "security.rate_limit.on_error": Row("refuse", _at("security.refuse_blind"), True),
     "security.audit.path": Row("/a.jsonl", _at("security.audit.path"), Path("/a.jsonl")),
     "security.audit.key": Row(_KEY, _at("security.audit.key"), _KEY, _AUDIT),

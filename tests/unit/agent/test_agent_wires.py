@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sage_agent.llm.providers.base import Completion, Delta, Prompt, ProviderError
+from sage_agent.llm.providers.base import Completion, Delta, Prompt, ProviderError, Step, ToolCall, ToolSpec
 from sage_agent.llm.providers.failures import failed_midway, refused
 from sage_agent.llm.providers.http import read_events
 from sage_agent.llm.providers.wires import wire_of
@@ -117,8 +117,20 @@ _NAMES: Final = (
     *("choices", "message", "delta", "content", "usage", "finish_reason", "prompt_tokens", "error", "type", "text", "stop_reason"),
     *("candidates", "parts", "finishReason", "usageMetadata", "promptTokenCount", "promptFeedback", "input_tokens"),
     *("code", "details", "reason"),
+    *("tool_calls", "function", "name", "arguments", "functionCall", "args", "content_block", "index"),
 )
-_WORDS: Final = ("message_start", "message_delta", "content_block_delta", "STOP", "stop", "SAFETY", "text")
+_WORDS: Final = (
+    "message_start",
+    "message_delta",
+    "content_block_delta",
+    "content_block_start",
+    "tool_use",
+    "message_stop",
+    "STOP",
+    "stop",
+    "SAFETY",
+    "text",
+)
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from(_WORDS),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(_NAMES), inner, max_size=4),
@@ -159,3 +171,55 @@ def test_events_are_the_same_however_they_are_cut(texts: list[str], size: int, e
         return [event async for event in read_events(_as_stream([wire[at : at + size] for at in range(0, len(wire), size)]))]
 
     assert [event.decode() for event in asyncio.run(read())] == texts
+
+
+_TOOL: Final = ToolSpec("weather", "How warm it is.", '{"type":"object"}')
+_CALL: Final = ToolCall("c1", "weather", '{"city":"Oslo"}')
+_TOOLED: Final = Prompt("how warm?", 5, tools=(_TOOL,), steps=(Step("", (_CALL,), ("4",)),))
+
+
+@pytest.mark.parametrize(
+    ("provider", "place", "expected"),
+    [
+        ("openai", ("tools", 0, "function"), {"name": "weather", "description": "How warm it is.", "parameters": {"type": "object"}}),
+        ("openai", ("messages", 2), {"role": "tool", "tool_call_id": "c1", "content": "4"}),
+        ("openai", ("messages", 1, "tool_calls", 0, "function"), {"name": "weather", "arguments": '{"city":"Oslo"}'}),
+        ("anthropic", ("tools", 0), {"name": "weather", "description": "How warm it is.", "input_schema": {"type": "object"}}),
+        ("anthropic", ("messages", 1, "content"), [{"type": "tool_use", "id": "c1", "name": "weather", "input": {"city": "Oslo"}}]),
+        ("anthropic", ("messages", 2, "content"), [{"type": "tool_result", "tool_use_id": "c1", "content": "4"}]),
+        (
+            "gemini",
+            ("tools", 0, "functionDeclarations", 0),
+            {"name": "weather", "description": "How warm it is.", "parametersJsonSchema": {"type": "object"}},
+        ),
+        ("gemini", ("contents", 2, "parts", 0, "functionResponse"), {"name": "weather", "response": {"result": "4"}, "id": "c1"}),
+    ],
+)
+def test_tools_are_described_and_answered_in_the_providers_words(provider: str, place: tuple[str | int, ...], expected: object) -> None:
+    """The definition, the call as the model made it, and the result beside its id."""
+    found: Any = wire_of(provider).question("m", _TOOLED, stream=False).body
+    for key in place:
+        found = found[key]
+    assert found == expected
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic", "gemini"])
+def test_arguments_that_are_no_object_go_back_as_the_provider_bears_them(provider: str) -> None:
+    """A model that wrote nonsense is asked again all the same."""
+    for arguments in ("", "{", "[1]", "null"):
+        prompt = Prompt("hi", 5, tools=(_TOOL,), steps=(Step("", (ToolCall("c1", "weather", arguments),), ("Error",)),))
+        assert json.dumps(wire_of(provider).question("m", prompt, stream=True).body)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "field"),
+    [
+        ("https://api.openai.com/v1", "max_completion_tokens"),
+        ("https://mine.openai.azure.com/openai/v1", "max_completion_tokens"),
+        ("http://localhost:8000/v1", "max_tokens"),
+    ],
+)
+def test_the_bound_has_the_name_that_the_server_knows(base_url: str, field: str) -> None:
+    """OpenAI's own models refuse `max_tokens`; other servers know nothing else."""
+    body = wire_of("openai", base_url).question("m", Prompt("hi", 5), stream=False).body
+    assert {name: body[name] for name in body if name.startswith("max_")} == {field: 5}

@@ -12,6 +12,7 @@ import httpx
 from sage_agent.llm.providers.base import Completion, Delta, Prompt
 from sage_agent.llm.providers.failures import refused, unreachable
 from sage_agent.llm.providers.reading import Document, read_document
+from sage_agent.llm.quota import show_quota
 
 _CONNECT_SECONDS: Final = 5.0
 
@@ -69,6 +70,7 @@ class HttpProvider:
             response = await self._client.post(self._base_url + question.path, json=question.body, headers=self._headers)
         except httpx.HTTPError as exc:
             raise unreachable(exc) from exc
+        show_quota(self.name, response.headers)
         if response.status_code != httpx.codes.OK:
             raise refused(response)
         return self._wire.completion(read_document(response.content))
@@ -79,6 +81,7 @@ class HttpProvider:
         asked = self._client.stream("POST", self._base_url + question.path, json=question.body, headers=self._headers)
         try:
             async with asked as response:
+                show_quota(self.name, response.headers)
                 if response.status_code != httpx.codes.OK:
                     await response.aread()
                     raise refused(response)

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from sage_agent.llm.providers.base import ToolCall, ToolSpec
 from sage_agent.llm.providers.failures import failed_midway, malformed
 
 Document = dict[str, Any]
@@ -41,6 +42,27 @@ def objects(document: Document, name: str) -> list[Document]:
     """The objects in the list under a name."""
     values = document.get(name)
     return [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
+
+
+def word(document: Document, name: str) -> str:
+    """The text under a name; an empty one where there is none."""
+    value = document.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def schema_of(tool: ToolSpec) -> Document:
+    """What a tool's arguments are."""
+    schema: Document = orjson.loads(tool.schema)
+    return schema
+
+
+def arguments_of(call: ToolCall) -> Document:
+    """The arguments of a call, which a model may have got wrong; then there are none."""
+    try:
+        arguments = orjson.loads(call.arguments)
+    except json.JSONDecodeError:
+        return {}
+    return arguments if isinstance(arguments, dict) else {}
 
 
 def count(document: Document, name: str, *, otherwise: int | None = None) -> int | None:

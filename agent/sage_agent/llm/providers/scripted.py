@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final
 
 from sage_agent.llm.config import ScriptedConfig
-from sage_agent.llm.providers.base import Completion, Delta, Prompt, ProviderError, Usage
+from sage_agent.llm.providers.base import Completion, Delta, Prompt, ProviderError, ToolCall, Usage
 from sage_obs.conventions import ErrorType
 
 _OPENINGS: Final = ("Noted", "Understood", "Here is what I found", "Certainly", "In short")
 _CLOSINGS: Final = ("Is there more?", "That is all.", "Ask me for the details.", "I am done.")
+_CALL: Final = re.compile(r"^call ([A-Za-z0-9_-]{1,64}) (\{.*\})$", re.ASCII | re.MULTILINE)
 _ROUNDING: Final = 1e-9
 """Keeps n times the share from falling short of a whole number it should reach."""
 
@@ -35,7 +37,10 @@ class Spread:
 
 
 class ScriptedProvider:
-    """Implements `Provider` without a model. An answer depends on the seed and the prompt only."""
+    """Implements `Provider` without a model. An answer depends on the seed and the prompt only.
+
+    A line `call NAME {"argument": …}` in the prompt makes it call that tool, where it has any, and answer with what came of it.
+    """
 
     name: Final = "scripted"
 
@@ -51,13 +56,18 @@ class ScriptedProvider:
         await self._wait(self._config.latency)
         if fails:
             raise _failure()
+        if calls := _calls(prompt):
+            return Completion("", Usage(_tokens(prompt.text), len(calls)), "tool_calls", calls)
         asked = _tokens(prompt.text)
         words = self._words(prompt, asked)
         return Completion(" ".join(words), Usage(asked, len(words)), "stop")
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[Delta, None]:
         """Answer word by word, the scripted latency spread over the words; a failing call breaks off half-way."""
-        asked = _tokens(prompt.text)
+        asked, calls = _tokens(prompt.text), _calls(prompt)
+        if calls:
+            yield Delta("", Usage(asked, len(calls)), "tool_calls", calls)
+            return
         fails, words = self._fails(), self._words(prompt, asked)
         end = len(words) // 2 if fails else len(words)
         for index, word in enumerate(words[:end]):
@@ -77,7 +87,15 @@ class ScriptedProvider:
     def _words(self, prompt: Prompt, asked: int) -> list[str]:
         number = zlib.crc32(prompt.text.encode(), self._config.seed)
         opening, closing = _OPENINGS[number % len(_OPENINGS)], _CLOSINGS[number // len(_OPENINGS) % len(_CLOSINGS)]
-        return f"{opening}: you sent {asked} words. {closing}".split(" ")[: prompt.max_tokens]
+        found = "".join(f" {call.name} said {result}." for step in prompt.steps for call, result in step.outcomes())
+        return f"{opening}: you sent {asked} words.{found} {closing}".split(" ")[: prompt.max_tokens]
+
+
+def _calls(prompt: Prompt) -> tuple[ToolCall, ...]:
+    """The tools that a prompt wants called, once."""
+    if not prompt.tools or prompt.steps or prompt.answer_now:
+        return ()
+    return tuple(ToolCall(f"call_{number}", *found.groups()) for number, found in enumerate(_CALL.finditer(prompt.text), 1))
 
 
 def _tokens(text: str) -> int:

@@ -16,7 +16,7 @@ def open_providers(target: TargetConfig, scripted: ScriptedConfig, *, connection
     from sage_agent.llm.providers.http import HttpProvider, open_client
     from sage_agent.llm.providers.wires import wire_of
 
-    wire, client = wire_of(target.provider), open_client(connections=connections)
+    wire, client = wire_of(target.provider, target.base_url), open_client(connections=connections)
     keys = target.api_keys or ("",)
     return tuple(HttpProvider(wire, client, model=target.model, base_url=target.base_url, api_key=key) for key in keys)
 

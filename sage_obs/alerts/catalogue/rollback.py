@@ -1,10 +1,10 @@
-"""Every rule there is: what is recorded of releases and triggers, and the alerts that ask for a rollback."""
+"""What is recorded of releases and triggers, and the alerts that ask for a rollback."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
+from sage_obs.alerts.links import Links
 from sage_obs.alerts.model import AlertRule, Group, RecordingRule
 from sage_obs.conventions import (
     ACTION_ROLLBACK,
@@ -29,31 +29,15 @@ from sage_obs.slo.windows import Windows
 GROUP_ROLLBACK: Final = "sage-rollback"
 
 
-@dataclass(frozen=True, slots=True)
-class Links:
-    """Where an alert's links lead: the folder of the runbooks' pages and the root of Grafana, both without a last slash."""
-
-    runbooks: str = "runbooks"
-    grafana: str = "http://localhost:3000"
-
-    def runbook(self, slug: str) -> str:
-        """The address of a runbook's page."""
-        return f"{self.runbooks.rstrip('/')}/{slug}.md"
-
-    def dashboard(self, uid: str) -> str:
-        """The address of a board, opened for the alert's own job."""
-        return f"{self.grafana.rstrip('/')}/d/{uid}?var-job={{{{ $labels.job | urlquery }}}}"
-
-
-def groups(windows: Windows, *, links: Links) -> tuple[Group, ...]:
-    """All rules under these windows.
+def group(windows: Windows, *, links: Links) -> Group:
+    """All of it under these windows.
 
     One group, because Prometheus evaluates a group's rules in order and at one time: a value and its samples never stem from
     different moments.
     """
     rules = (*release_rules(windows), *(rule for trigger in TRIGGERS for rule in trigger_rules(trigger, windows)))
     alerts = tuple(rollback_alert(trigger, windows, links=links) for trigger in TRIGGERS)
-    return (Group(GROUP_ROLLBACK, windows.evaluation, (*rules, *alerts)),)
+    return Group(GROUP_ROLLBACK, windows.evaluation, (*rules, *alerts))
 
 
 def release_rules(windows: Windows) -> tuple[RecordingRule, ...]:

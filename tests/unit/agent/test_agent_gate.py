@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from sage_agent.flow.admission import Gate
+from sage_agent.gate import Gate
 from sage_agent.problems import QueueFullError
 
 

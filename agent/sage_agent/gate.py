@@ -44,7 +44,7 @@ class Gate:
 
     def enter(self) -> bool:
         """Come in if there is a place and nobody waits for it."""
-        if self._free and not self._waiting:
+        if self._free > 0 and not self._waiting:
             self._free -= 1
             return True
         return False
@@ -78,9 +78,18 @@ class Gate:
             now = running_loop().time()
             self._apart += _SMOOTHING * (now - self._left - self._apart)
             self._left = now
-        while self._waiting:
+        self._free += 1
+        self._let_in()
+
+    def resize(self, size: int) -> None:
+        """Let so many in from now on. Who is in stays; where that is more, nobody comes in until enough have left."""
+        self._free += size - self.size
+        self.size = size
+        self._let_in()
+
+    def _let_in(self) -> None:
+        while self._waiting and self._free > 0:
             turn = self._waiting.popleft()
             if not turn.done():
+                self._free -= 1
                 turn.set_result(None)
-                return
-        self._free += 1
