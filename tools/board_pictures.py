@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -12,7 +13,7 @@ import httpx
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from sage_obs.cli.previewing import profiles_of
-from sage_obs.dashboards.preview.server import Preview, serving
+from sage_obs.dashboards.preview.server import Preview, Profiles, serving
 from sage_obs.dashboards.render import boards
 from tests.support.browser import Page, browsing
 from tests.support.fleet import running_fleet
@@ -30,13 +31,19 @@ def picture(page: Page) -> bytes:
     return base64.b64decode(page.call("Page.captureScreenshot", format="webp", quality=QUALITY)["data"])
 
 
+def without_folders(profiles: Profiles) -> Profiles:
+    """The same stacks with the files' names alone: where they lie is nobody's business."""
+    return lambda kind, seconds: re.sub(r"\(/[^:;()]*/", "(", profiles(kind, seconds))
+
+
 def main() -> None:
     """Draw them all."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/boards")
     folder.mkdir(parents=True, exist_ok=True)
     every = {board["uid"]: board for board in boards()}
     with tempfile.TemporaryDirectory() as scratch, running_fleet(Path(scratch)) as fleet, httpx.Client(trust_env=False) as client:
-        preview = Preview(every, fleet.prometheus.url, client, profiles_of(fleet.agents[1].profiles_url))
+        profiles = profiles_of(fleet.agents[1].profiles_url)
+        preview = Preview(every, fleet.prometheus.url, client, profiles and without_folders(profiles))
         with serving(preview, port=0) as url, browsing(width=WIDTH) as page:
             for uid in sorted(every, key=lambda uid: uid not in FIRST):
                 page.open(f"{url}d/{uid}?from=now-90s&refresh=0")
