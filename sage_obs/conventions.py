@@ -498,7 +498,7 @@ RECORD_SLO_TOTAL: Final = "job_slo:sage_slo_events:rate"
 """Events of an objective a second."""
 RECORD_SLO_BAD: Final = "job_slo:sage_slo_bad_events:rate"
 """Those of them that are bad."""
-RECORD_SLO_BUDGET: Final = "slo:sage_slo_budget:ratio"
+RECORD_SLO_BUDGET: Final = "job_slo:sage_slo_budget:ratio"
 """The share of them that may be."""
 
 HEALTH_PATHS: Final = {

@@ -54,14 +54,19 @@ def backfill(incident: Incident, folder: Path, *, start: float) -> None:
 def _samples(values: str) -> Iterator[tuple[int, str]]:
     """Promtool's notation, as far as scripts come to it, written out: tick and value."""
     tick = 0
+<<<<<<< HEAD
     for token in values.split():
         if token == "stale":  # noqa: S105 - a word of the notation
+=======
+    for word in values.split():
+        if word == "stale":
+>>>>>>> boards
             tick += 1
-        elif token.startswith("_"):
-            tick += int(token[2:] or 1)
+        elif word.startswith("_"):
+            tick += int(word[2:] or 1)
         else:
-            found = _TOKEN.fullmatch(token)
-            assert found, token
+            found = _TOKEN.fullmatch(word)
+            assert found, word
             value = float(found["first"])
             for _ in range(int(found["times"]) + 1):
                 yield tick, repr(value)

@@ -45,15 +45,20 @@ def records(objectives: Iterable[Objective], windows: Windows) -> tuple[Recordin
         for rule in (
             RecordingRule(RECORD_SLO_TOTAL, objective.events.total_rate(window), {LABEL_SLO: objective.name}),
             RecordingRule(RECORD_SLO_BAD, objective.events.bad_rate(window), {LABEL_SLO: objective.name}),
-            RecordingRule(RECORD_SLO_BUDGET, f"vector({objective.budget:g})", {LABEL_SLO: objective.name}),
+            RecordingRule(RECORD_SLO_BUDGET, _budget(objective), {LABEL_SLO: objective.name}),
         )
     )
+
+
+def _budget(objective: Objective) -> str:
+    """The share of events that may be bad, for each job that has events."""
+    return f'0 * {RECORD_SLO_TOTAL}{{{LABEL_SLO}="{objective.name}"}} + {objective.budget:g}'
 
 
 def burn(window: float) -> str:
     """The burn rate over a window in seconds: 1 spends the budget in its period."""
     bad, total = (f"sum_over_time({record}[{duration(window)}])" for record in (RECORD_SLO_BAD, RECORD_SLO_TOTAL))
-    return f"{bad} / ({total} > 0) / on ({LABEL_SLO}) group_left () {RECORD_SLO_BUDGET}"
+    return f"{bad} / ({total} > 0) / on ({_BY}) {RECORD_SLO_BUDGET}"
 
 
 def bad_events(window: float, windows: Windows) -> str:

@@ -180,22 +180,18 @@ def _resilience() -> Row:
     breakers = Query(f"max by (target) ({series(BREAKER_STATE)})", "{{target}}")
     names = ((0.0, "closed", GREEN), (0.5, "half open", YELLOW), (1.0, "open", RED))
     unknown = Query(or_zero(rate(UNKNOWN_PRICE), calls), "calls")
+    limits = Query(f"min by (target) ({series(LLM_CONCURRENCY_LIMIT)})", "{{target}}")
+    free = "Calls per second of models in no price table; they add nothing to the cost."
+    at_once = "Calls that may be under way to a provider at once; a provider that limits the rate has it halved."
     return Row(
         "Resilience",
         8,
         (
-            (6, timeseries("Retries", "Calls per second that were made again, by why.", [retries], unit=PER_SECOND)),
-            (6, timeseries("Fallbacks", "Calls per second that went on to another provider, by why.", [fallbacks], unit=PER_SECOND)),
-            (6, states("Circuit breakers", "Which providers are left alone because too many calls failed.", breakers, names=names)),
-            (
-                6,
-                timeseries(
-                    "Without a price",
-                    "Calls per second of models in no price table; they add nothing to the cost.",
-                    [unknown],
-                    unit=PER_SECOND,
-                ),
-            ),
+            (5, timeseries("Retries", "Calls per second that were made again, by why.", [retries], unit=PER_SECOND)),
+            (5, timeseries("Fallbacks", "Calls per second that went on to another provider, by why.", [fallbacks], unit=PER_SECOND)),
+            (5, states("Circuit breakers", "Which providers are left alone because too many calls failed.", breakers, names=names)),
+            (5, timeseries("Calls at once", at_once, [limits], unit=COUNT)),
+            (4, timeseries("Without a price", free, [unknown], unit=PER_SECOND)),
         ),
     )
 

@@ -149,7 +149,7 @@ def _spent(window: str) -> str:
     bad, total = (
         f"sum by ({LABEL_SLO}) (sum_over_time({series(one, scope=JOB, window=window)}))" for one in (RECORD_SLO_BAD, RECORD_SLO_TOTAL)
     )
-    return f"{bad} / ({total} > 0) / on ({LABEL_SLO}) {RECORD_SLO_BUDGET}"
+    return f"{bad} / ({total} > 0) / on ({LABEL_SLO}) max by ({LABEL_SLO}) ({series(RECORD_SLO_BUDGET, scope=JOB)})"
 
 
 def _course() -> Row:

@@ -42,7 +42,7 @@ def test_an_objective_of_ones_own_becomes_three_recorded_series() -> None:
     assert mine["job_slo:sage_slo_events:rate", "chat-answers"] == total
     bad = 'sum by (job) (rate(shop_answers_total{path="/chat", outcome=~"failed|lost"}[5m]))'
     assert mine["job_slo:sage_slo_bad_events:rate", "chat-answers"] == f"{bad} or 0 * {total}"
-    assert mine["slo:sage_slo_budget:ratio", "chat-answers"] == "vector(0.005)"
+    assert mine["job_slo:sage_slo_budget:ratio", "chat-answers"] == '0 * job_slo:sage_slo_events:rate{slo="chat-answers"} + 0.005'
     assert 'shop_checkout_seconds_bucket{le="0.5"}' in mine["job_slo:sage_slo_bad_events:rate", "checkout-speed"]
     assert lint(groups(PRODUCTION, links=Links(), settings=wanted), also=wanted.metrics) == ()
 
