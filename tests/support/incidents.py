@@ -54,13 +54,8 @@ def backfill(incident: Incident, folder: Path, *, start: float) -> None:
 def _samples(values: str) -> Iterator[tuple[int, str]]:
     """Promtool's notation, as far as scripts come to it, written out: tick and value."""
     tick = 0
-<<<<<<< HEAD
-    for token in values.split():
-        if token == "stale":  # noqa: S105 - a word of the notation
-=======
     for word in values.split():
         if word == "stale":
->>>>>>> boards
             tick += 1
         elif word.startswith("_"):
             tick += int(word[2:] or 1)

@@ -190,7 +190,7 @@ def _resilience() -> Row:
             (5, timeseries("Retries", "Calls per second that were made again, by why.", [retries], unit=PER_SECOND)),
             (5, timeseries("Fallbacks", "Calls per second that went on to another provider, by why.", [fallbacks], unit=PER_SECOND)),
             (5, states("Circuit breakers", "Which providers are left alone because too many calls failed.", breakers, names=names)),
-            (5, timeseries("Calls at once", at_once, [limits], unit=COUNT)),
+            (5, timeseries("Calls allowed at once", at_once, [limits], unit=COUNT)),
             (4, timeseries("Without a price", free, [unknown], unit=PER_SECOND)),
         ),
     )
@@ -208,7 +208,7 @@ def _limits() -> Row:
             (
                 12,
                 timeseries(
-                    "Calls at once",
+                    "Calls allowed at once",
                     "Calls that may be under way to a provider; it is halved when the provider limits the rate.",
                     [allowed],
                     unit=COUNT,
