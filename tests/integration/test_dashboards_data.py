@@ -26,7 +26,7 @@ UNITS: Final = {
     f"{board['uid']}: {panel['title']}": panel["fieldConfig"]["defaults"].get("unit", "") for board in boards() for panel in board["panels"]
     if panel["type"] in {"stat", "timeseries"}
 }  # fmt: skip
-MAY_BE_NEGATIVE: Final = {"Error budget left", "Error budget", "Growth of memory"}
+MAY_BE_NEGATIVE: Final = {"Error budget left", "Error budget", "Budget by objective", "Growth of memory"}
 """A budget that is overspent, and memory that is given back."""
 HAPPENED: Final = {
     "sage-fleet: Errors by type A",

@@ -71,7 +71,7 @@ def board() -> Dashboard:
         BOARD_LLM,
         "Sage language models",
         "Whether language models answer, how fast, what they are given and what it costs.",
-        (_now(), _calls(), _latency(), _tokens(), _resilience(), _limits(), _cost()),
+        (_now(), _calls(), _latency(), _tokens(), _resilience(), _cost()),
         variables=(choice("model", "Model", series(LLM_CALLS, scope=JOB)),),
     )
 
@@ -181,39 +181,20 @@ def _resilience() -> Row:
     names = ((0.0, "closed", GREEN), (0.5, "half open", YELLOW), (1.0, "open", RED))
     unknown = Query(or_zero(rate(UNKNOWN_PRICE), calls), "calls")
     limits = Query(f"min by (target) ({series(LLM_CONCURRENCY_LIMIT)})", "{{target}}")
+    quota = Query(f"min by (provider, kind) ({series(LLM_RATE_REMAINING)})", "{{provider}} {{kind}}")
+    low = steps((0.1, YELLOW), (0.3, GREEN), base=RED)
     free = "Calls per second of models in no price table; they add nothing to the cost."
     at_once = "Calls that may be under way to a provider at once; a provider that limits the rate has it halved."
     return Row(
         "Resilience",
         8,
         (
-            (5, timeseries("Retries", "Calls per second that were made again, by why.", [retries], unit=PER_SECOND)),
-            (5, timeseries("Fallbacks", "Calls per second that went on to another provider, by why.", [fallbacks], unit=PER_SECOND)),
-            (5, states("Circuit breakers", "Which providers are left alone because too many calls failed.", breakers, names=names)),
-            (5, timeseries("Calls allowed at once", at_once, [limits], unit=COUNT)),
+            (4, timeseries("Retries", "Calls per second that were made again, by why.", [retries], unit=PER_SECOND)),
+            (4, timeseries("Fallbacks", "Calls per second that went on to another provider, by why.", [fallbacks], unit=PER_SECOND)),
+            (4, states("Circuit breakers", "Which providers are left alone because too many calls failed.", breakers, names=names)),
+            (4, timeseries("Quota left", "What providers say is left of their rate limits.", [quota], unit=PERCENT, thresholds=low)),
+            (4, timeseries("Calls allowed at once", at_once, [limits], unit=COUNT)),
             (4, timeseries("Without a price", free, [unknown], unit=PER_SECOND)),
-        ),
-    )
-
-
-def _limits() -> Row:
-    quota = Query(f"min by (provider, kind) ({series(LLM_RATE_REMAINING)})", "{{provider}} {{kind}}")
-    allowed = Query(f"sum by (target) ({series(LLM_CONCURRENCY_LIMIT)})", "{{target}}")
-    low = steps((0.1, YELLOW), (0.3, GREEN), base=RED)
-    return Row(
-        "Limits",
-        8,
-        (
-            (12, timeseries("Quota left", "What providers say is left of their rate limits.", [quota], unit=PERCENT, thresholds=low)),
-            (
-                12,
-                timeseries(
-                    "Calls allowed at once",
-                    "Calls that may be under way to a provider; it is halved when the provider limits the rate.",
-                    [allowed],
-                    unit=COUNT,
-                ),
-            ),
         ),
     )
 
