@@ -85,19 +85,19 @@ def _groups(asked: Asked) -> tuple[FileGroup, ...]:
     from sage_obs.alerts import catalogue
     from sage_obs.alerts.files import FileGroup, read_all
     from sage_obs.alerts.links import Links
-    from sage_obs.alerts.simulation.choosing import chosen
+    from sage_obs.alerts.simulation.choosing import chosen, unknown
 
     if asked.rules:
         groups = read_all(asked.rules, interval=asked.windows.evaluation)
     else:
         own = catalogue.groups(asked.windows, links=Links())
         groups = tuple(FileGroup("sage-obs", 0, group, tuple(0 for _ in group.rules)) for group in own)
-    names = sorted({rule.alert for one in groups for rule in one.group.alerts})
+    names = {rule.alert for one in groups for rule in one.group.alerts}
     if not names:
         raise ConfigError("There is no alert in these rules.", hint="Name files with alerting rules by --rules.")
     for name in asked.expected:
         if name not in names:
-            raise ConfigError(f"No rule has the alert {name}.", hint=f"There are {', '.join(names)}.")
+            raise unknown(name, names)
     return chosen(groups, asked.alerts)
 
 
@@ -119,11 +119,11 @@ def _past(asked: Asked, groups: Sequence[FileGroup]) -> Incident:
         raise ConfigError("--to is in the future.", hint="Take --to now.")
     needed = lookback(groups)
     warmup = min(needed, _MOST_WARMUP) if asked.warmup is None else _seconds("--warmup", asked.warmup)
-    if warmup < needed:
-        _say(f"note: {_words(warmup)} before --from are read, and the rules look back up to {_words(needed)}; --warmup reads more")
     step = asked.windows.scrape if asked.step is None else _seconds("--step", asked.step)
     grid = max(step, *(one.group.interval for one in groups))
     when = history.span(begin, end, step=step, warmup=warmup, grid=grid)
+    if warmup < needed:
+        _say(f"note: {_words(warmup)} before --from are read, and the rules look back up to {_words(needed)}; --warmup reads more")
     incident, missing = history.fetch(asked.prometheus or "", selectors(groups), when, jobs=asked.jobs, say=_say)
     if missing:
         _say(f"note: {len(missing)} metrics that the rules read are not there: {', '.join(missing)}")
