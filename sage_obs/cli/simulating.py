@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _MOST_WARMUP: Final = 6 * 3600.0
 """Seconds read before an incident unless more is asked for: new releases are told from known ones within two hours."""
+_NAMED: Final = 5
+"""Metrics named in a line."""
 _RELATIVE: Final = re.compile(r"now(?:-(.+))?")
 
 
@@ -126,7 +128,8 @@ def _past(asked: Asked, groups: Sequence[FileGroup]) -> Incident:
         _say(f"note: {_words(warmup)} before --from are read, and the rules look back up to {_words(needed)}; --warmup reads more")
     incident, missing = history.fetch(asked.prometheus or "", selectors(groups), when, jobs=asked.jobs, say=_say)
     if missing:
-        _say(f"note: {len(missing)} metrics that the rules read are not there: {', '.join(missing)}")
+        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        _say(f"note: {len(missing)} metrics that the rules read are not there: {', '.join(missing[:_NAMED])}{more}")
     return incident
 
 
