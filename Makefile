@@ -37,6 +37,7 @@ generate: $(VENV)/.installed-dev ## Render dashboards, alerts and runbook pages 
 	$(BIN)/sage-obs alerts export --force
 	$(BIN)/sage-obs runbook export --force
 	$(BIN)/python tools/telemetry_reference.py
+	$(BIN)/python tools/boards_reference.py
 
 format: $(VENV)/.installed-dev ## Format the code
 	$(BIN)/ruff format .

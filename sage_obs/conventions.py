@@ -419,6 +419,9 @@ AGENT_METRICS: Final = (
 )
 """What an instrumented service puts on /metrics."""
 
+TRACED: Final = (REQUEST_DURATION,)
+"""The histograms whose buckets carry exemplars, the ids of sampled traces."""
+
 GENAI_DURATION = Metric(
     "gen_ai.client.operation.duration",
     "histogram",

@@ -28,10 +28,11 @@ class Finding:
         return f"{self.rule}: {self.message}"
 
 
-def lint(groups: Iterable[Group]) -> tuple[Finding, ...]:
-    """Every finding, in the order of the rules."""
+def lint(groups: Iterable[Group], *, also: frozenset[str] = frozenset()) -> tuple[Finding, ...]:
+    """Every finding, in the order of the rules. Beside what the agents expose, rules may read the series `also`."""
     every = tuple(groups)
-    return tuple(finding for check in _CHECKS for finding in check(every))
+    found = (finding for check in _CHECKS for finding in check(every))
+    return (*found, *reads_known_series(every, also=also))
 
 
 def _alerts(groups: Iterable[Group]) -> Iterator[tuple[Group, AlertRule]]:
@@ -58,9 +59,9 @@ def tells_the_value(groups: tuple[Group, ...]) -> Iterator[Finding]:
                 yield Finding(rule.alert, f"has the value in the label {name}, which makes a new alert of every value")
 
 
-def reads_known_series(groups: tuple[Group, ...]) -> Iterator[Finding]:
+def reads_known_series(groups: tuple[Group, ...], *, also: frozenset[str] = frozenset()) -> Iterator[Finding]:
     """Expressions read what the agents expose or what is recorded, so that no rule is dead."""
-    known = known_names()
+    known = known_names() | also
     for group in groups:
         for rule in group.rules:
             for name in sorted(metrics_in(rule.expr) - known):
@@ -103,7 +104,6 @@ def waits_whole_evaluations(groups: tuple[Group, ...]) -> Iterator[Finding]:
 _CHECKS: Final[tuple[Callable[[tuple[Group, ...]], Iterator[Finding]], ...]] = (
     says_what_to_do,
     tells_the_value,
-    reads_known_series,
     records_before_reading,
     has_one_name,
     waits_whole_evaluations,

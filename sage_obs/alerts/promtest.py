@@ -6,22 +6,25 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from sage_obs.alerts.catalogue import CONDITIONS
+from sage_obs.alerts.catalogue import wanted
 from sage_obs.alerts.catalogue.rollback import GROUP_ROLLBACK
+from sage_obs.alerts.conditions import Condition
 from sage_obs.alerts.model import AlertRule, Group
 from sage_obs.alerts.scenarios import Bench, Firing, Scenario, of_releases, of_trigger
+from sage_obs.alerts.settings import AlertSettings
 from sage_obs.alerts.timeline import input_series
 from sage_obs.alerts.trials import Trial, trials
-from sage_obs.conventions import LABEL_VERSION
+from sage_obs.conventions import LABEL_SLO, LABEL_VERSION
 from sage_obs.slo.names import metrics_in
 from sage_obs.slo.triggers import TRIGGERS
 from sage_obs.slo.windows import Windows, duration
 
 RELEASES: Final = "releases"
+_AS_IT_IS: Final = AlertSettings()
 _TEMPLATE: Final = re.compile(r"\{\{ (.*?) \}\}")
 
 
-def promtool_files(groups: Sequence[Group], windows: Windows) -> dict[str, dict[str, Any]]:
+def promtool_files(groups: Sequence[Group], windows: Windows, *, settings: AlertSettings = _AS_IT_IS) -> dict[str, dict[str, Any]]:
     """One test file for each trigger, one for releases and one for each other group of rules: name → data.
 
     `rule_files` are the rules' paths as seen from the tests, only those that a file's alerts rest on.
@@ -30,7 +33,7 @@ def promtool_files(groups: Sequence[Group], windows: Windows) -> dict[str, dict[
     files = _of_rollback(rollback, windows)
     for group in groups:
         if group is not rollback:
-            files[group.name] = _of_conditions(group, _needed(group, groups), windows)
+            files[group.name] = _of_conditions(group, _needed(group, groups), windows, settings)
     return files
 
 
@@ -56,14 +59,18 @@ def _of_rollback(group: Group, windows: Windows) -> dict[str, dict[str, Any]]:
     }
 
 
-def _of_conditions(group: Group, needed: Sequence[Group], windows: Windows) -> dict[str, Any]:
-    conditions = {condition.alert: condition for condition in CONDITIONS[group.name]}
-    tests = [
-        _trial_test(rule, some, group.interval)
-        for rule in group.alerts
-        for some in _apart(trials(conditions[rule.alert], windows, tick=group.interval))
-    ]
+def _of_conditions(group: Group, needed: Sequence[Group], windows: Windows, settings: AlertSettings) -> dict[str, Any]:
+    conditions = {condition.alert: condition for condition in wanted(group.name, settings)}
+    tests = [test for rule in group.alerts for test in condition_tests(rule, conditions[rule.alert], windows, group.interval, settings)]
     return _file(needed, group.interval, tests)
+
+
+def condition_tests(
+    rule: AlertRule, condition: Condition, windows: Windows, tick: float, settings: AlertSettings = _AS_IT_IS
+) -> list[dict[str, Any]]:
+    """Promtool's tests of one alert, whose group is evaluated every `tick` seconds."""
+    every = trials(condition, windows, tick=tick, objectives=settings.objectives)
+    return [_trial_test(rule, some, tick) for some in _apart(every)]
 
 
 def _file(groups: Sequence[Group], interval: float, tests: list[dict[str, Any]]) -> dict[str, Any]:
@@ -77,24 +84,43 @@ def _file(groups: Sequence[Group], interval: float, tests: list[dict[str, Any]])
 
 
 def _apart(every: Sequence[Trial]) -> Iterator[tuple[Trial, ...]]:
-    """Trials whose alert ends, and each of those apart that are looked at until a while before."""
-    ending = tuple(trial for trial in every if trial.fires is None or trial.fires.ends is not None)
-    if ending:
-        yield ending
-    yield from ((trial,) for trial in every if trial not in ending)
+    """Trials by what is looked at in them, and each of those apart whose alert is looked at only until a while before it ends."""
+    for among in dict.fromkeys(trial.among for trial in every):
+        some = tuple(trial for trial in every if trial.among == among)
+        ending = tuple(trial for trial in some if trial.fires is None or trial.fires.ends is not None)
+        if ending:
+            yield ending
+        yield from ((trial,) for trial in some if trial not in ending)
 
 
 def _trial_test(rule: AlertRule, every: Sequence[Trial], tick: float) -> dict[str, Any]:
     """Trials of an alert side by side."""
-    return {
+    looks = sorted(_looks(every))
+    test = {
         "name": rule.alert,
         "interval": duration(tick),
         "input_series": [flow.data(trial.name) for trial in every for flow in trial.flows],
-        "alert_rule_test": [
-            {"eval_time": duration(at * tick), "alertname": rule.alert, "exp_alerts": list(_fired(rule, every, at))}
-            for at in sorted(_looks(every))
-        ],
     }
+    if every[0].among:
+        return test | {"promql_expr_test": [_among(rule, every, at, tick) for at in looks]}
+    asked = [{"eval_time": duration(at * tick), "alertname": rule.alert, "exp_alerts": list(_fired(rule, every, at))} for at in looks]
+    return test | {"alert_rule_test": asked}
+
+
+def _among(rule: AlertRule, every: Sequence[Trial], at: int, tick: float) -> dict[str, Any]:
+    """Which jobs the alert fires for, of one objective."""
+    slo = every[0].among
+    firing = [trial for trial in every if _fires_at(trial, at)]
+    return {
+        "eval_time": duration(at * tick),
+        "expr": f'count by (job, {LABEL_SLO}) (ALERTS{{alertname="{rule.alert}", alertstate="firing", {LABEL_SLO}="{slo}"}})',
+        "exp_samples": [{"labels": f'{{job="{trial.name}", {LABEL_SLO}="{slo}"}}', "value": 1} for trial in firing],
+    }
+
+
+def _fires_at(trial: Trial, at: int) -> bool:
+    fires = trial.fires
+    return fires is not None and fires.begins <= at and (fires.ends is None or at < fires.ends)
 
 
 def _looks(every: Iterable[Trial]) -> set[int]:
@@ -111,8 +137,7 @@ def _looks(every: Iterable[Trial]) -> set[int]:
 
 def _fired(rule: AlertRule, every: Iterable[Trial], at: int) -> Iterator[dict[str, Any]]:
     for trial in every:
-        fires = trial.fires
-        if fires is None or at < fires.begins or (fires.ends is not None and at >= fires.ends):
+        if (fires := trial.fires) is None or not _fires_at(trial, at):
             continue
         labels = {**({"job": trial.name} if trial.alone else {}), **fires.labels}
         value = fires.value(at)

@@ -85,7 +85,7 @@ class Values:
         self.end(at)
         rise = float(f"{sample.amount if sample.counter else 0.0:.12g}")
         first = sample.amount if not sample.counter else (self.value + rise if continues and not fresh else 0.0)
-        self.tokens.append(f"{first!r}+{rise:.12g}x{ticks - 1}")
+        self.tokens.append(f"{first!r}".removesuffix(".0") + f"+{rise:.12g}x{ticks - 1}")
         self.value = first
         for _ in range(ticks - 1):  # as promtool adds it up: a counter that goes on a hair lower would be a restart
             self.value += rise

@@ -23,10 +23,10 @@ from sage_obs.conventions import (
     LLM_COST,
     MEMORY_LIMIT,
     RELEASE_TIMESTAMP,
-    REQUESTS,
 )
-from sage_obs.slo.burn import BURNS, ERROR_BUDGET, Burn
+from sage_obs.slo.burn import BURNS, Burn
 from sage_obs.slo.names import PROCESS_MEMORY, UP
+from sage_obs.slo.objectives import OBJECTIVES, Counted, Objective, Timed
 from sage_obs.slo.windows import Windows, seconds
 
 AFTER: Final = 1.2
@@ -37,6 +37,10 @@ _BEGINS: Final = 4
 """Ticks before anything begins."""
 _BEYOND: Final = 3
 """Ticks that an alert fires at least, where its end is looked at."""
+_PLENTY: Final = 100_000.0
+"""Events in a tick, so many that the share alone decides."""
+_LONGEST_CALM: Final = 6 * 3600.0
+"""Seconds; longer windows are made as these are, and days take promtool minutes."""
 _HOUR: Final = 3600.0
 _DAY: Final = 86_400.0
 
@@ -93,6 +97,8 @@ class Trial:
     looks: tuple[int, ...] = ()
     alone: bool = True
     """Whether the alert has the trial's job among its labels."""
+    among: str = ""
+    """The objective that is looked at, where the same events may spend the budget of another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +126,20 @@ class Clock:
         return round(condition.kept(self.windows, self.tick) / self.tick)
 
 
-def trials(condition: Condition, windows: Windows, *, tick: float) -> tuple[Trial, ...]:
-    """The trials of a condition in a group that is evaluated every `tick` seconds. Raises KeyError for one without any."""
+def trials(condition: Condition, windows: Windows, *, tick: float, objectives: Sequence[Objective] = OBJECTIVES) -> tuple[Trial, ...]:
+    """The trials of a condition in a group that is evaluated every `tick` seconds. Raises KeyError for one without any.
+
+    The first of the objectives goes through all of those of a budget, the others through the most important.
+    """
     clock = Clock(windows, tick)
+    if condition.alert in _BURNS:
+        first, *others = objectives
+        one = _BURNS[condition.alert]
+        more = others if one is BURNS[0] else []
+        return (
+            *_burn(condition, clock, one, first),
+            *(trial for other in more for trial in _burn(condition, clock, one, other, brief=True)),
+        )
     special = _SPECIAL.get(condition.alert)
     return tuple(special(condition, clock) if special is not None else _of_stage(condition, STAGES[condition.alert], clock))
 
@@ -370,49 +387,75 @@ def _expiring(condition: Condition, clock: Clock) -> Iterator[Trial]:
     yield Trial("renewed-before-the-hold-time", (flow(within, hold),), last, looks=(_BEGINS + hold, last - 1))
 
 
-def _burning(one: Burn) -> Callable[[Condition, Clock], Iterator[Trial]]:
-    return lambda condition, clock: _burn(condition, clock, clock.window(seconds(one.long)), clock.window(seconds(one.short)))
+def _burn(condition: Condition, clock: Clock, one: Burn | None, objective: Objective, *, brief: bool = False) -> Iterator[Trial]:
+    """Errors at a steady share; at a smaller one; too few of them; in a burst that is over soon.
 
-
-def _burn(condition: Condition, clock: Clock, long: int, short: int | None) -> Iterator[Trial]:
-    """Errors at a steady share; at a smaller one; too few of them; in a burst that is over soon."""
-    share = condition.threshold * ERROR_BUDGET
+    Without a burn rate it is about the whole budget.
+    """
+    share = condition.threshold * objective.budget
     hold, keep, rate = clock.hold(condition), clock.keep(condition), clock.rate
+    short = 0 if one is None else clock.window(seconds(one.short))
     gone = 1 + hold + max(_BEYOND, rate)
-    ends = None if short is None else _BEGINS + gone - 1 + rate + short + keep
-    last = _BEGINS + gone + rate + (short or 0) + keep + 2
+    ends = None if one is None else _BEGINS + gone - 1 + rate + short + keep
+    last = _BEGINS + gone + rate + short + keep + 2
 
     def flows(bad: float, events: float, *, before: int = 0) -> tuple[Flow, ...]:
         rest = last - _BEGINS - gone
         return tuple(
             Flow(
-                REQUESTS.name,
-                (("outcome", outcome),),
+                series.metric,
+                series.labels,
                 counter=True,
                 pieces=(
                     Piece(_BEGINS, None),
-                    *((Piece(before, calm),) if before else ()),
-                    Piece(gone, events * part),
+                    *((Piece(before, events * series.always),) if before else ()),
+                    Piece(gone, events * (series.always + bad * series.bad)),
                     Piece(rest, 0.0),
                 ),
             )
-            for outcome, part, calm in (("success", 1 - bad, events), ("server_error", bad, 0.0))
+            for series in _series_of(objective)
         )
 
-    fires = Fires({LABEL_SLO: "availability"}, _BEGINS + 1 + hold, ends, _always(condition.threshold * AFTER))
+    among = objective.name if brief else ""
+    if share * AFTER < 1:  # else there are not as many bad events as would be too many
+        fires = Fires({LABEL_SLO: objective.name}, _BEGINS + 1 + hold, ends, _always(condition.threshold * AFTER))
+        yield Trial("just-above-the-threshold", flows(share * AFTER, _PLENTY), last, fires, among=among)
     looks = (_BEGINS + 1 + hold, _BEGINS + gone - 1, last - 1)
-    yield Trial("just-above-the-threshold", flows(share * AFTER, 100_000.0), last, fires)
-    yield Trial("just-below-the-threshold", flows(share * BEFORE, 100_000.0), last, looks=looks)
+    if share * BEFORE < 1:
+        yield Trial("just-below-the-threshold", flows(share * BEFORE, _PLENTY), last, looks=looks, among=among)
+    if brief:
+        return
     few = 8.0 / (share * AFTER) / (last - _BEGINS)
     yield Trial("too-few-bad-events", flows(share * AFTER, few), last, looks=looks)
-    if short is not None:
+    if one is not None and seconds(one.long) <= _LONGEST_CALM:
+        long = clock.window(seconds(one.long))
         burst = (_BEGINS + long + 2 + hold, _BEGINS + long + gone - 1)
-        yield Trial("a-burst-after-calm", flows(share * AFTER, 100_000.0, before=long), last + long, looks=burst)
+        yield Trial("a-burst-after-calm", flows(share * AFTER, _PLENTY, before=long), last + long, looks=burst)
     yield Trial("no-requests", flows(0.0, 0.0), last, looks=looks)
 
 
-def _exhausted(condition: Condition, clock: Clock) -> Iterator[Trial]:
-    return _burn(condition, clock, 0, None)
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """A series of an objective: how much it rises with each event, and how much more with a bad one."""
+
+    metric: str
+    labels: tuple[tuple[str, str], ...]
+    always: float
+    bad: float
+
+
+def _series_of(objective: Objective) -> tuple[_Series, ...]:
+    """What an objective is measured by."""
+    match objective.events:
+        case Counted(bad, total):
+            where = tuple((name, values[0]) for name, values in total.include)
+            worse = tuple((name, values[0]) for name, values in bad.include)
+            fine = tuple((name, "fine") if (name, value) not in where else (name, value) for name, value in worse)
+            return (_Series(bad.metric.name, fine, 1.0, -1.0), _Series(bad.metric.name, worse, 0.0, 1.0))
+        case Timed(histogram, under, where):
+            labels = tuple((name, values[0]) for name, values in where)
+            bucket = (*labels, ("le", f"{under:g}"))
+            return (_Series(f"{histogram.name}_count", labels, 1.0, 0.0), _Series(f"{histogram.name}_bucket", bucket, 1.0, -1.0))
 
 
 def _watchdog(condition: Condition, clock: Clock) -> Iterator[Trial]:
@@ -421,6 +464,11 @@ def _watchdog(condition: Condition, clock: Clock) -> Iterator[Trial]:
     yield Trial("always", (), begins + 5, Fires({}, begins, None, _always(1.0)), alone=False)
 
 
+_BURNS: Final[Mapping[str, Burn | None]] = {
+    **{f"SageErrorBudgetBurn{one.long}": one for one in BURNS},
+    "SageErrorBudgetExhausted": None,
+}
+"""The alerts of budgets, and their burn rates."""
 _SPECIAL: Final[Mapping[str, Callable[[Condition, Clock], Iterator[Trial]]]] = {
     "SageJobAbsent": _absent,
     "SageCrashLoop": _crashing,
@@ -429,8 +477,6 @@ _SPECIAL: Final[Mapping[str, Callable[[Condition, Clock], Iterator[Trial]]]] = {
     "SageCostAboveUsual": _dear,
     "SageCertificateExpiring": _expiring,
     "SageCertificateExpiringSoon": _expiring,
-    **{f"SageErrorBudgetBurn{one.long}": _burning(one) for one in BURNS},
-    "SageErrorBudgetExhausted": _exhausted,
     ALERT_WATCHDOG: _watchdog,
 }
 """By alert."""

@@ -20,6 +20,7 @@ _COMMANDS: Final = {
     "responder": ("sage_obs.cli.responder", "Answer Alertmanager by running runbooks."),
     "run": ("sage_obs.cli.run", "Run a Python program instrumented, without a change to its code."),
     "runbook": ("sage_obs.cli.runbook", "Executable runbooks: incident, rollback."),
+    "slo": ("sage_obs.cli.slo", "Objectives: those of the guide, and yours."),
     "up": ("sage_obs.cli.up", "Start the whole stack here: agent, Prometheus, Alertmanager, responder, traffic."),
     "version": ("sage_obs.cli.version", "Print the version."),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,11 +16,19 @@ from sage_obs.errors import SageObsError
 from sage_obs.slo.windows import PROFILES, Windows
 
 if TYPE_CHECKING:
+    from sage_obs.alerts.settings import AlertSettings
     from sage_obs.alerts.tools import ToolReport
 
 _DEFAULT_OUT = Path("alerts")
 _PROFILE = click.option(
     "--profile", type=click.Choice(list(PROFILES)), default="production", show_default=True, help="Windows of the rules."
+)
+_SETTINGS = click.option(
+    "--settings",
+    "settings_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Your objectives, thresholds, windows and receivers.  [default: ./sage-alerts.yaml, if there is one]",
 )
 _PROFILES = click.option("--profile", type=click.Choice(list(PROFILES)), help="Only the rules with these windows; all otherwise.")
 
@@ -31,18 +40,21 @@ def command() -> None:
 
 @command.command("list")
 @_PROFILE
+@_SETTINGS
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def list_(*, profile: str, as_json: bool) -> None:
+def list_(*, profile: str, settings_file: Path | None, as_json: bool) -> None:
     """List the alerts, what they wait for and what they say."""
-    from sage_obs.alerts.catalogue import Links, groups
-    from sage_obs.slo.triggers import TRIGGERS
+    from sage_obs.alerts.catalogue import groups
+    from sage_obs.alerts.links import Links
 
-    sentences = {trigger.alert: trigger.sentence for trigger in TRIGGERS}
-    for rule in (rule for group in groups(PROFILES[profile], links=Links()) for rule in group.alerts):
-        if as_json:
-            click.echo(json.dumps({**rule.data(), "sentence": sentences[rule.alert]}, sort_keys=True))
-        else:
-            click.echo(f"{rule.alert:<28} {rule.labels['severity']}  after {rule.data()['for']:<4} {sentences[rule.alert]}")
+    settings = _settings(settings_file)
+    for group in groups(settings.of(PROFILES[profile]), links=Links(), settings=settings):
+        for rule in group.alerts:
+            sentence = re.sub(r"\{\{ \$labels\.(\w+) \}\}", r"<\1>", rule.annotations["description"].partition(": {{ $value")[0])
+            if as_json:
+                click.echo(json.dumps({**rule.data(), "group": group.name, "sentence": sentence}, sort_keys=True))
+            else:
+                click.echo(f"{rule.alert:<28} {rule.labels['severity']}  after {rule.data()['for']:<4} {sentence}")
 
 
 @command.command("export")
@@ -56,6 +68,16 @@ def list_(*, profile: str, as_json: bool) -> None:
 @click.option("--grafana-url", metavar="URL", help="Address of Grafana, for the links to boards.")
 @click.option("--responder-url", metavar="URL", help="Where the responder takes Alertmanager's webhook.")
 @click.option("--token-file", metavar="PATH", help="File with the responder's bearer token, as Alertmanager sees it.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["prometheus", "prometheusrule"]),
+    default="prometheus",
+    show_default=True,
+    help="Rule files with Alertmanager's configuration and tests, or manifests for the Prometheus operator.",
+)
+@click.option("--namespace", default="", help="Of the manifests.")
+@_SETTINGS
 def export_(
     *,
     out: Path,
@@ -66,25 +88,31 @@ def export_(
     grafana_url: str | None,
     responder_url: str | None,
     token_file: str | None,
+    format_: str,
+    namespace: str,
+    settings_file: Path | None,
 ) -> None:
     """Write the rules, Alertmanager's configuration and promtool's tests."""
-    from sage_obs.alerts.catalogue import Links
-    from sage_obs.alerts.render import render
-    from sage_obs.alerts.routing import ResponderRoute
+    from sage_obs.alerts.render import Links, ResponderRoute, manifests, render
     from sage_obs.cli.rendered import check_or_export
 
+    settings = _settings(settings_file)
     links = Links(**_given(runbooks=runbook_url, grafana=grafana_url))
     responder = ResponderRoute(**_given(url=responder_url, token_file=token_file))
-    files = render(PROFILES[profile], links=links, responder=responder)
+    if format_ == "prometheusrule":
+        files = manifests(PROFILES[profile], links=links, settings=settings, namespace=namespace)
+    else:
+        files = render(PROFILES[profile], links=links, responder=responder, settings=settings)
     check_or_export(out, files, check=check, force=force)
 
 
 @command.command("lint")
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @_PROFILES
+@_SETTINGS
 @click.option("--strict", is_flag=True, help="With files: exit 1 for warnings too.")
 @click.option("--json", "as_json", is_flag=True, help="With files: one JSON object a line for each finding.")
-def lint_(*, files: tuple[Path, ...], profile: str | None, strict: bool, as_json: bool) -> int:
+def lint_(*, files: tuple[Path, ...], profile: str | None, settings_file: Path | None, strict: bool, as_json: bool) -> int:
     """Check rules: promtool, amtool and this project's own rules about rules.
 
     Without FILES these are the rules that sage-obs ships. With FILES they are yours: rule files of Prometheus, or a PrometheusRule of its
@@ -93,38 +121,53 @@ def lint_(*, files: tuple[Path, ...], profile: str | None, strict: bool, as_json
     from sage_obs.cli.linting import lint_files
 
     if files:
-        return lint_files(files, PROFILES[profile or "production"], strict=strict, as_json=as_json)
+        settings = _settings(settings_file)
+        windows = settings.of(PROFILES[profile or "production"])
+        return lint_files(files, windows, also=settings.metrics, strict=strict, as_json=as_json)
     if strict or as_json:
         raise click.UsageError("--strict and --json are about FILES.")
-    _lint_own(profile)
+    _lint_own(profile, _settings(settings_file))
     return 0
 
 
-def _lint_own(profile: str | None) -> None:
+def _lint_own(profile: str | None, settings: AlertSettings) -> None:
     from sage_obs.alerts import catalogue, lint, tools
+    from sage_obs.alerts.links import Links
     from sage_obs.stack.binaries import find
 
     for windows in _chosen(profile):
-        findings = lint.lint(catalogue.groups(windows, links=catalogue.Links()))
+        groups = catalogue.groups(settings.of(windows), links=Links(), settings=settings)
+        findings = lint.lint(groups, also=settings.metrics)
         for finding in findings:
             click.echo(f"{windows.name}: {finding}")
         if findings:
             raise SageObsError(f"{len(findings)} findings in the {windows.name} rules.", hint="Each line above names the rule to change.")
         click.echo(f"{windows.name}: own rules: no findings")
-        _report(
-            windows, (lambda folder: tools.check_rules(find("promtool"), folder), lambda folder: tools.check_config(find("amtool"), folder))
+        checks = (
+            lambda folder: tools.check_rules(find("promtool"), folder),
+            lambda folder: tools.check_config(find("amtool"), folder),
         )
+        _report(windows, settings, checks)
 
 
 @command.command("test")
 @_PROFILES
-def test_(*, profile: str | None) -> None:
+@_SETTINGS
+def test_(*, profile: str | None, settings_file: Path | None) -> None:
     """Run promtool's tests: each alert fires just after its threshold and is silent just before."""
     from sage_obs.alerts import tools
     from sage_obs.stack.binaries import find
 
+    settings = _settings(settings_file)
     for windows in _chosen(profile):
-        _report(windows, (lambda folder: tools.run_tests(find("promtool"), folder),))
+        _report(windows, settings, (lambda folder: tools.run_tests(find("promtool"), folder),))
+
+
+def _settings(file: Path | None) -> AlertSettings:
+    from sage_obs.alerts import settings
+    from sage_obs.alerts.catalogue import KNOWN
+
+    return settings.load(file, known=KNOWN)
 
 
 def _given(**values: str | None) -> dict[str, str]:
@@ -135,9 +178,9 @@ def _chosen(profile: str | None) -> tuple[Windows, ...]:
     return (PROFILES[profile],) if profile else tuple(PROFILES.values())
 
 
-def _report(windows: Windows, checks: tuple[Callable[[Path], ToolReport], ...]) -> None:
+def _report(windows: Windows, settings: AlertSettings, checks: tuple[Callable[[Path], ToolReport], ...]) -> None:
     """Run tools over freshly rendered files and print what they say. Raises SageObsError for the first that fails."""
-    with _rendered(windows) as folder:
+    with _rendered(windows, settings) as folder:
         for check in checks:
             report = check(folder)
             click.echo(f"{windows.name}: {report.command}: {'passed' if report.passed else 'FAILED'}")
@@ -147,14 +190,12 @@ def _report(windows: Windows, checks: tuple[Callable[[Path], ToolReport], ...]) 
 
 
 @contextmanager
-def _rendered(windows: Windows) -> Iterator[Path]:
+def _rendered(windows: Windows, settings: AlertSettings) -> Iterator[Path]:
     from sage_obs.alerts import tools
-    from sage_obs.alerts.catalogue import Links
-    from sage_obs.alerts.render import render
-    from sage_obs.alerts.routing import ResponderRoute
+    from sage_obs.alerts.render import Links, ResponderRoute, render
 
     with tempfile.TemporaryDirectory(prefix="sage-obs-alerts-") as folder:
-        tools.write(Path(folder), render(windows, links=Links(), responder=ResponderRoute()))
+        tools.write(Path(folder), render(windows, links=Links(), responder=ResponderRoute(), settings=settings))
         yield Path(folder)
 
 
@@ -176,6 +217,7 @@ def _rendered(windows: Windows) -> Iterator[Path]:
 @click.option("--alert", "alerts", multiple=True, metavar="PATTERN", help="Only these alerts, such as 'SageRollback*'; may be repeated.")
 @click.option("--expect", "expected", multiple=True, metavar="ALERT", help="Exit 1 unless this alert fires; may be repeated.")
 @_PROFILE
+@_SETTINGS
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each change.")
 def simulate_(
     *,
@@ -190,6 +232,7 @@ def simulate_(
     alerts: tuple[str, ...],
     expected: tuple[str, ...],
     profile: str,
+    settings_file: Path | None,
     as_json: bool,
 ) -> int:
     """Replay an incident and see when each alert would have become pending, fired and ended.
@@ -199,6 +242,7 @@ def simulate_(
     """
     from sage_obs.cli.simulating import Asked, simulate
 
+    settings = _settings(settings_file)
     return simulate(
         Asked(
             script=script,
@@ -211,7 +255,8 @@ def simulate_(
             rules=rules,
             alerts=alerts,
             expected=expected,
-            windows=PROFILES[profile],
+            settings=settings,
+            windows=settings.of(PROFILES[profile]),
             as_json=as_json,
         )
     )

@@ -10,6 +10,7 @@ import click
 
 from sage_obs.dashboards.sources import DEFAULT_RUNBOOKS
 from sage_obs.errors import SageObsError
+from sage_obs.stack.state import DEFAULT_STATE
 
 _RUNBOOKS = click.option(
     "--runbook-url", "runbooks", metavar="BASE", default=DEFAULT_RUNBOOKS, show_default=True,
@@ -77,6 +78,30 @@ def push_(*, url: str, token: str, token_file: Path | None, folder: str, dry_run
     from sage_obs.cli.pushing import Asked, push
 
     return push(Asked(url, token, token_file, folder, dry_run=dry_run, yes=yes, runbooks=runbooks, as_json=as_json))
+
+
+@command.command("preview")
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--prometheus", metavar="URL", default="", help="The Prometheus to ask.  [default: the running stack's]")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port of the page on 127.0.0.1.  [default: any free one]")
+@click.option(
+    "--profiles", metavar="URL|FILE", default="",
+    help="What flame graphs are of: a service that serves profiles (SAGE_PROFILING_TOKEN has its token), or a file.",
+)  # fmt: skip
+@click.option("--open", "opens", is_flag=True, help="Open it in a browser.")
+@click.option(
+    "--state", type=click.Path(path_type=Path, file_okay=False), default=DEFAULT_STATE, show_default=True, help="Where a stack runs."
+)
+@_RUNBOOKS
+def preview_(*, files: tuple[Path, ...], prometheus: str, port: int, profiles: str, opens: bool, state: Path, runbooks: str) -> None:
+    """Draw dashboards without Grafana: a page on this machine that asks Prometheus.
+
+    FILES are JSON files or folders of them; without any, the boards that ship are shown. Nothing is loaded from anywhere else. Log lines
+    are not shown, for they are Loki's.
+    """
+    from sage_obs.cli.previewing import preview
+
+    preview(files, prometheus=prometheus, port=port, profiles=profiles, opens=opens, state=state, runbooks=runbooks)
 
 
 @command.command("lint")

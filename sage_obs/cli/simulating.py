@@ -20,6 +20,7 @@ from sage_obs.slo.windows import Windows
 
 if TYPE_CHECKING:
     from sage_obs.alerts.files import FileGroup
+    from sage_obs.alerts.settings import AlertSettings
     from sage_obs.alerts.simulation.model import Incident, State
     from sage_obs.alerts.simulation.run import Simulation
 
@@ -44,6 +45,7 @@ class Asked:
     rules: tuple[Path, ...]
     alerts: tuple[str, ...]
     expected: tuple[str, ...]
+    settings: AlertSettings
     windows: Windows
     as_json: bool
 
@@ -92,7 +94,7 @@ def _groups(asked: Asked) -> tuple[FileGroup, ...]:
     if asked.rules:
         groups = read_all(asked.rules, interval=asked.windows.evaluation)
     else:
-        own = catalogue.groups(asked.windows, links=Links())
+        own = catalogue.groups(asked.windows, links=Links(), settings=asked.settings)
         groups = tuple(FileGroup("sage-obs", 0, group, tuple(0 for _ in group.rules)) for group in own)
     names = {rule.alert for one in groups for rule in one.group.alerts}
     if not names:

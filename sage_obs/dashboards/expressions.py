@@ -95,5 +95,5 @@ def of_version() -> str:
 
 
 def none_where_no_errors(errors: str, label: str, total: str) -> str:
-    """Errors by label, or a line at 0 named `none` while there is traffic and no such series yet."""
-    return f'{errors} or on () label_replace(0 * {total}, {quote(label)}, "none", "", "")'
+    """Errors by label, those that happen; or a line at 0 named `none` while there is traffic without any."""
+    return f'{errors} > 0 or on () label_replace(0 * {total}, {quote(label)}, "none", "", "")'

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from grafanalib import core
 
+from sage_obs.conventions import TRACED
 from sage_obs.render import MARK
 
 SCHEMA_VERSION: Final = 39
@@ -155,11 +156,16 @@ class PromTarget(core.Target):  # type: ignore[misc]
 
 
 class LineTarget(PromTarget):
-    """The query of a graph, with exemplars where Prometheus keeps them: on the buckets of a histogram as scraped."""
+    """The query of a graph, with exemplars where there are any."""
 
     def to_json_data(self) -> dict[str, Any]:
         """The query as Grafana reads it."""
-        return {**super().to_json_data(), "exemplar": "_bucket{" in self.expr}
+        return {**super().to_json_data(), "exemplar": has_exemplars(self.expr)}
+
+
+def has_exemplars(expr: str) -> bool:
+    """Whether an expression reads buckets that carry the ids of traces, at the time that is shown."""
+    return any(f"{metric.name}_bucket{{" in expr for metric in TRACED) and " offset " not in expr
 
 
 class LokiTarget(core.Target):  # type: ignore[misc]

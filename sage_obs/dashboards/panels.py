@@ -118,8 +118,10 @@ def timeseries(
     thresholds: Steps | None = None,
     stacked: bool = False,
     links: Sequence[Link] = (),
+    signed: bool = False,
 ) -> TimeSeries:
-    """Lines over time; thresholds are drawn as dashed lines."""
+    """Lines over time from 0 up, unless they are `signed`; thresholds are drawn as dashed lines."""
+    floor = {} if signed else {"min": 0}
     return TimeSeries(
         **_common(title, description),
         links=list(links),
@@ -135,7 +137,7 @@ def timeseries(
         legendDisplayMode="table",
         tooltipMode="multi",
         tooltipSort="desc",
-        extraJson={"fieldConfig": {"defaults": {"custom": {"scaleDistribution": {"type": "linear"}}, "min": 0}}, "options": _LEGEND},
+        extraJson={"fieldConfig": {"defaults": {"custom": {"scaleDistribution": {"type": "linear"}}, **floor}}, "options": _LEGEND},
     )
 
 

@@ -22,6 +22,11 @@ class Counted:
     bad: Selector
     total: Selector
 
+    @property
+    def metric(self) -> Metric:
+        """What is counted."""
+        return self.total.metric
+
     def bad_rate(self, window: str) -> str:
         """Bad events a second, by job."""
         return f"sum by (job) (rate({select(self.bad, window=window)})) or 0 * {self.total_rate(window)}"
@@ -38,6 +43,11 @@ class Timed:
     histogram: Metric
     under: float
     where: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    @property
+    def metric(self) -> Metric:
+        """What is measured."""
+        return self.histogram
 
     def bad_rate(self, window: str) -> str:
         """Slow observations a second, by job."""

@@ -57,8 +57,10 @@ def duration(seconds: float) -> str:
 
 
 def seconds(text: str) -> float:
-    """A duration of one unit, such as `5m`, in seconds. Raises ValueError for anything else."""
+    """A duration of one unit, such as `5m`, in seconds. Raises ValueError for anything else, and for none at all."""
     match = _DURATION.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is no duration such as 30s, 5m, 6h or 3d")
+    if not int(match[1]):
+        raise ValueError("expected a duration of more than 0 s")
     return int(match[1]) * _UNITS[match[2]]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sage_obs.alerts.render import Links, ResponderRoute
+from sage_obs.alerts.render import RULES_FILES, Links, ResponderRoute
 from sage_obs.alerts.render import render as render_alerts
 from sage_obs.conventions import (
     DEFAULT_AGENT_PORT,
@@ -132,7 +132,7 @@ def _prometheus_yml(layout: Layout, targets: Path) -> str:
             "scrape_timeout": duration(min(windows.scrape, 10)),
             "evaluation_interval": duration(windows.evaluation),
         },
-        "rule_files": [str(layout.rules / "sage-rules.yml")],
+        "rule_files": [str(layout.rules / RULES_FILES)],
         "alerting": {"alertmanagers": [{"static_configs": [{"targets": [layout.address("alertmanager")]}]}]},
         "scrape_configs": [
             {"job_name": JOB, "file_sd_configs": [{"files": [str(targets)], "refresh_interval": "5s"}]},

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from sage_obs.alerts.catalogue import Links, groups
+from sage_obs.alerts.catalogue import groups
+from sage_obs.alerts.links import Links
 from sage_obs.alerts.render import rules_text
 from sage_obs.conventions import ALERT_ROLLBACK_ERROR_RATE, RECORD_RELEASE_INFO
 from sage_obs.slo.windows import DRILL

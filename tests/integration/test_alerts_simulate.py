@@ -364,3 +364,14 @@ def test_our_own_rules_have_no_findings_as_files(windows: Windows, tmp_path: Pat
     file = tmp_path / "sage.yml"
     file.write_text(rules_text(groups(windows, links=Links(runbooks="https://runbooks.example")), profile=windows.name))
     assert run(["alerts", "lint", "--strict", "--profile", windows.name, str(file)]) == ExitCode.OK, capsys.readouterr().out
+
+
+def test_the_operators_settings_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Our rules are replayed with the thresholds and hold times of the settings file."""
+    good = [{"for": "30s", "version": "1.0.0", "requests": 100, "failed": 0.04}]
+    file = written(tmp_path, {"jobs": {"shop": [{"phases": good}]}})
+    (tmp_path / "settings.yaml").write_text("alerts: {SageErrorRateHigh: {threshold: 0.03}}\n")
+    arguments = ("--script", str(file), "--profile", "drill", "--alert", "SageErrorRateHigh")
+    assert simulated(capsys, *arguments) == []
+    changes = simulated(capsys, *arguments, "--settings", str(tmp_path / "settings.yaml"))
+    assert [one["state"] for one in changes] == ["pending", "firing"]

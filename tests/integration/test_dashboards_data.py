@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
+import time
 from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
 
 from sage_obs.conventions import MEMORY_LIMIT
-from sage_obs.dashboards.queries import Query, queries
+from sage_obs.dashboards.queries import VARIABLES as QUERY_VARIABLES
+from sage_obs.dashboards.queries import Query, queries, substitute
 from sage_obs.dashboards.render import boards
+from sage_obs.profiling import fetch
 from tests.support.fleet import NEW, OLD, Fleet, running_fleet
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
@@ -120,3 +124,46 @@ def test_what_would_make_a_panel_useless_is_noticed(fleet: Fleet, panel: str, ol
     except AssertionError as exc:
         noticed = str(exc)
     assert noticed
+
+
+def targets(kind: str) -> list[dict[str, Any]]:
+    """The queries of a data source in the boards."""
+    every = (target for board in boards() for panel in board["panels"] for target in panel.get("targets", ()))
+    return [target for target in every if target["datasource"]["type"] == kind]
+
+
+def test_the_diamonds_are_traces(fleet: Fleet) -> None:
+    """Every graph that asks for exemplars gets some, each with the id of a trace."""
+    asked = {one["expr"] for one in targets("prometheus") if one["exemplar"]}
+    assert len(asked) >= 3
+    values = {**QUERY_VARIABLES, **VARIABLES}
+    for expr in asked:
+        form = {"query": substitute(expr, values), "start": time.time() - 120, "end": time.time()}
+        found = fleet.prometheus.client.post(f"{fleet.prometheus.url}/api/v1/query_exemplars", data=form).json()["data"]
+        traces = [exemplar["labels"]["trace_id"] for series in found for exemplar in series["exemplars"]]
+        assert traces, expr
+        assert all(re.fullmatch(r"[0-9a-f]{32}", one) for one in traces)
+
+
+def test_log_lines_have_what_the_boards_filter_by(fleet: Fleet) -> None:
+    """The keys and levels in the queries of log lines are those of the agents' lines, failures among them."""
+    filters = [re.findall(r'(\w+)=~?"([^"]+)"', one["expr"].partition("| json")[2]) for one in targets("loki")]
+    lines = [line for agent in fleet.agents for line in agent.lines()]
+    assert all(line["level"] and line["agent_id"] for line in lines)
+    for found in filters:
+        assert dict(found).keys() <= {"agent_id", "level", "outcome"}
+        failed = [line for line in lines if re.fullmatch(dict(found)["outcome"], line.get("outcome", ""))]
+        assert {line["version"] for line in failed} == {NEW}
+        assert all(line["trace_id"] for line in failed)
+
+
+def test_flame_graphs_ask_for_profiles_that_are_served(fleet: Fleet) -> None:
+    """Sample and period types in the names of profiles are those of what the agent answers."""
+    kinds = {one["profileTypeId"].split(":")[0]: one["profileTypeId"] for one in targets("grafana-pyroscope-datasource")}
+    served = {"process_cpu": ("cpu", 1), "wall": ("wall", 1), "memory": ("heap", None), "goroutine": ("tasks", None)}
+    assert kinds.keys() == served.keys()
+    for name, (kind, seconds) in served.items():
+        profile = fetch.from_url(fleet.agents[1].profiles_url, kind, seconds=seconds, token="")
+        assert profile.period_kind is not None
+        names = {f"{name}:{one.type}:{one.unit}:{profile.period_kind.type}:{profile.period_kind.unit}" for one in profile.kinds}
+        assert kinds[name] in names

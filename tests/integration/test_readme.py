@@ -104,7 +104,7 @@ def test_the_other_commands_run(tmp_path: Path) -> None:
         result = subprocess.run([BIN / program, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
         assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
     assert (tmp_path / "dashboards/sage-fleet.json").exists()
-    assert (tmp_path / "alerts/sage-rules.yml").exists()
+    assert (tmp_path / "alerts/sage-rollback.yml").exists()
 
 
 def test_every_folder_the_readme_names_exists() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sage_obs.alerts.catalogue import Links, groups
+from sage_obs.alerts.catalogue import groups
+from sage_obs.alerts.links import Links
 from sage_obs.alerts.render import rules_text
 from sage_obs.signals.prometheus import PrometheusSignals
 from sage_obs.signals.scrape import ScrapeSignals

@@ -19,7 +19,8 @@ import trustme
 from prometheus_client.parser import text_string_to_metric_families
 
 from sage_agent.security.fingerprints import fingerprint
-from sage_obs.alerts.catalogue import Links, groups
+from sage_obs.alerts.catalogue import groups
+from sage_obs.alerts.links import Links
 from sage_obs.alerts.render import rules_text
 from sage_obs.conventions import EXPERIENCE, JOB, LLM_COST, REQUEST_OVERHEAD, REQUESTS
 from sage_obs.slo.windows import DRILL
@@ -39,7 +40,7 @@ llm:
   api_key: file:{secret}
   fallbacks: [{{provider: scripted, model: scripted}}]
   retry: {{max_wait: 100ms}}
-  breaker: {{failure_share: 0.9}}
+  breaker: {{failure_share: 1}}
   scripted: {{latency: 30ms, error_rate: {failing}}}
 performance:
   cache: {{enabled: true}}
@@ -106,9 +107,9 @@ class Traffic:
     met: Counter[str] = field(default_factory=Counter)
 
     @contextmanager
-    def flowing(self, agent: str, context: ssl.SSLContext, *, shop: str) -> Iterator[None]:
-        """Traffic to an agent and to the shop while the block lasts."""
-        threads = [threading.Thread(target=self._send, args=(agent, context, shop)) for _ in range(3)]
+    def flowing(self, agent: str, context: ssl.SSLContext, *, shop: str, fault: str = "") -> Iterator[None]:
+        """Traffic to an agent and to the shop while the block lasts; a quarter of the prompts are the `fault`, if there is one."""
+        threads = [threading.Thread(target=self._send, args=(agent, context, shop, fault)) for _ in range(3)]
         for thread in threads:
             thread.start()
         try:
@@ -118,21 +119,24 @@ class Traffic:
             for thread in threads:
                 thread.join(15)
 
-    def _send(self, url: str, context: ssl.SSLContext, shop: str) -> None:
+    def _send(self, url: str, context: ssl.SSLContext, shop: str, fault: str) -> None:
         """Prompts that succeed, fail upstream, are refused, repeat or cannot be read."""
         headers = {"authorization": f"Bearer {KEY}"}
         with httpx.Client(base_url=url, verify=context, headers=headers, trust_env=False) as agent, httpx.Client(trust_env=False) as other:
             number = 0
             while not self.over.wait(0.02):
-                self._ask(agent, number)
+                self._ask(agent, number, fault)
                 self._count(other.get(f"{shop}/ask/{number}" if number % 3 else f"{shop}/stream"))
                 number += 1
 
-    def _ask(self, client: httpx.Client, number: int) -> None:
-        prompt = "rate limit" if number % 97 == 50 else ("again", f"new {number}", f"newer {number}", "broken")[number % 4]
+    def _ask(self, client: httpx.Client, number: int, fault: str) -> None:
+        prompt = (
+            "rate limit" if number % 97 == 50 else ("again", f"new {number}", f"newer {number}", fault or f"newest {number}")[number % 4]
+        )
         path = "/v1/messages/stream" if number % 2 else "/v1/messages"
         body = b"{" if number % 31 == 0 else b'{"parts": [{"kind": "text", "text": "%s"}]}' % prompt.encode()
-        self._count(client.post(path, content=body, headers={"content-type": "application/json"}))
+        fresh = {"cache-control": "no-cache"} if prompt == fault else {}  # or one success would be the answer from then on
+        self._count(client.post(path, content=body, headers={"content-type": "application/json", **fresh}))
 
     def _count(self, answer: httpx.Response) -> None:
         answer.read()
@@ -168,7 +172,7 @@ def running_fleet(folder: Path) -> Iterator[Fleet]:
         time.sleep(DRILL.novelty + 4)  # a release is new only in a job that was there before
         new = stack.enter_context(_agent(folder / "new", NEW, upstream, failing=0.9, authority=None))
         prometheus.scrape(_host(old.ops_url), _host(shop.ops_url), _host(new.ops_url))
-        stack.enter_context(traffic.flowing(new.url, context, shop=shop.url))
+        stack.enter_context(traffic.flowing(new.url, context, shop=shop.url, fault="broken"))
         prometheus.wait(lambda: prometheus.query(_FIRING), seconds=60, what="an alert about the newer release")
         time.sleep(20)  # a whole window of everything
         yield Fleet(prometheus, (old, new), shop, traffic.met)

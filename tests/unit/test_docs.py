@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from sage_agent import config
 from sage_obs import semconv, testing
+from sage_obs.cli import run
+from sage_obs.errors import ExitCode
 from sage_obs.privacy.content import LEVELS
 from sage_obs.profiling.pages import PROFILES
 from sage_obs.settings import OPTIONS
@@ -78,3 +81,13 @@ def test_the_page_on_agents_calling_agents_shows_settings_that_can_be_served_wit
     did = config.load(file=file, environ={}).did
     assert (did.mode, [caller.role.name for caller in did.callers]) == ("required", ["OPERATOR", "OPERATOR"])
     assert did.callers[1].matches("did:web:agents.example:clerk")
+
+
+def test_what_the_page_on_boards_says_to_verify_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command in a block of sh runs as it stands, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    commands = [line for block in re.findall(r"```sh\n(.*?)```", _page("use-the-boards"), re.DOTALL) for line in block.splitlines()]
+    assert len(commands) == 6
+    for command in commands:
+        words = shlex.split(command.replace("/var/lib/grafana", str(tmp_path)))
+        assert run(words[1:]) == ExitCode.OK, command

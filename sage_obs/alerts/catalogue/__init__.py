@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from sage_obs.alerts.catalogue import budget, models, operations, rollback, saturation, service
 from sage_obs.alerts.conditions import Condition
 from sage_obs.alerts.links import Links
 from sage_obs.alerts.model import Group, RecordingRule
-from sage_obs.slo.objectives import OBJECTIVES, Objective
+from sage_obs.alerts.settings import AlertSettings
 from sage_obs.slo.windows import Windows
 
 GROUP_SERVICE: Final = "sage-service"
@@ -28,18 +28,23 @@ CONDITIONS: Final = {
 """The alerts that depend on no release, by the group they are in."""
 
 
-def groups(windows: Windows, *, links: Links, objectives: Iterable[Objective] = OBJECTIVES) -> tuple[Group, ...]:
-    """All rules under these windows, for these objectives."""
-    recorded = {GROUP_SLO: budget.records(objectives, windows), GROUP_MODELS: models.records(windows)}
-    others = (_group(name, conditions, recorded.get(name, ()), windows, links) for name, conditions in CONDITIONS.items())
-    return (rollback.group(windows, links=links), *others)
+KNOWN: Final = tuple(condition.alert for conditions in CONDITIONS.values() for condition in conditions)
+"""The names of these alerts."""
+_AS_IT_IS: Final = AlertSettings()
 
 
-def interval(group: str, windows: Windows) -> float:
-    """Seconds between evaluations of a group."""
-    return windows.evaluation * (budget.EVALUATIONS if group == GROUP_SLO else 1)
+def groups(windows: Windows, *, links: Links, settings: AlertSettings = _AS_IT_IS) -> tuple[Group, ...]:
+    """All rules under these windows, as the operator wants them."""
+    recorded = {GROUP_SLO: budget.records(settings.objectives, windows), GROUP_MODELS: models.records(windows)}
+    others = (_group(name, wanted(name, settings), recorded.get(name, ()), windows, links) for name in CONDITIONS)
+    return (rollback.group(windows, links=links), *(group for group in others if group.rules))
+
+
+def wanted(group: str, settings: AlertSettings) -> tuple[Condition, ...]:
+    """The conditions of a group as the operator wants them."""
+    return tuple(one for condition in CONDITIONS[group] if (one := settings.condition(condition)) is not None)
 
 
 def _group(name: str, conditions: Sequence[Condition], records: Sequence[RecordingRule], windows: Windows, links: Links) -> Group:
-    every = interval(name, windows)
+    every = windows.evaluation * (budget.EVALUATIONS if name == GROUP_SLO else 1)
     return Group(name, every, (*records, *(condition.rule(windows, links=links, interval=every) for condition in conditions)))

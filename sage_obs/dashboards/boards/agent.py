@@ -57,6 +57,8 @@ from sage_obs.dashboards.panels import (
 from sage_obs.slo.triggers import ERROR_RATE
 
 _BY_OPERATION = "{{operation}}"
+_FAILED = f'outcome=~"{Outcome.SERVER_ERROR}|{Outcome.REJECTED}"'
+"""What lines about requests say of those that did not get what they asked for; their level is that of any other."""
 
 
 def board() -> Dashboard:
@@ -169,7 +171,10 @@ def _limits() -> Row:
 
 
 def _lines() -> Row:
-    expr = '{job=~"$job"} | json | agent_id=~"$agent_id" | level=~"warning|error|critical"'
+    expr = f'{{job=~"$job"}} | json | agent_id=~"$agent_id" | level=~"warning|error|critical" or {_FAILED}'
     links = [traces("Traces of failures", "status = error")]
-    text = "Warnings and errors of the agent. A line's trace_id leads to its trace where the data source derives a field from it."
+    text = (
+        "Requests that failed or were turned away, warnings and errors."
+        " A line's trace_id leads to its trace where the data source derives a field from it."
+    )
     return Row("Log lines", 10, ((24, logs("Log lines", text, expr, links=links)),))

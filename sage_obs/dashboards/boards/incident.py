@@ -125,9 +125,8 @@ def _before() -> Row:
     requests = [Query(rate(REQUESTS, ago=ago), name, dashed=bool(ago)) for ago, name in _AGO]
     failed = [Query(share(ERROR_RATE.signal, ago=ago), name, dashed=bool(ago)) for ago, name in _AGO]
     latency = [Query(quantile(0.95, REQUEST_OVERHEAD, ago=ago), name, dashed=bool(ago)) for ago, name in _AGO]
-    runs = Query(
-        f"sum by (runbook, outcome) (increase({series(RUNBOOK_RUNS, scope='', window='1h')})) or on () vector(0)", "{{runbook}} {{outcome}}"
-    )
+    finished = f"sum by (runbook, outcome) (increase({series(RUNBOOK_RUNS, scope='', window='1h')}))"
+    runs = Query(f'{finished} or on () label_replace(vector(0), "runbook", "none", "", "")', "{{runbook}} {{outcome}}")
     slow = [traces("Slow traces", "duration > 1s")]
     return Row(
         "Now and before",
@@ -142,7 +141,10 @@ def _before() -> Row:
 
 
 def _lines() -> Row:
-    expr = '{job=~"$job"} | json | level=~"error|critical"'
-    description = "Errors that services log. A line's trace_id leads to its trace where the data source derives a field from it."
+    expr = f'{{job=~"$job"}} | json | level=~"error|critical" or outcome="{Outcome.SERVER_ERROR}"'
+    description = (
+        "Requests that failed, and errors that services log."
+        " A line's trace_id leads to its trace where the data source derives a field from it."
+    )
     links = [traces("Traces of failures", "status = error")]
     return Row("Errors as logged", 10, ((24, logs("Error lines", description, expr, links=links)),))

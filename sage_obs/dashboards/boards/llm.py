@@ -174,9 +174,7 @@ def _tokens() -> Row:
 def _resilience() -> Row:
     calls = rate(LLM_CALLS)
     retries = Query(none_where_no_errors(rate(LLM_RETRIES, by="reason"), "reason", calls), "{{reason}}")
-    fallbacks = Query(
-        none_where_no_errors(rate(LLM_FALLBACKS, by="to_provider, reason"), "reason", calls), "to {{to_provider}}: {{reason}}"
-    )
+    fallbacks = Query(none_where_no_errors(rate(LLM_FALLBACKS, by="to_provider, reason"), "reason", calls), "{{to_provider}} {{reason}}")
     breakers = Query(f"max by (target) ({series(BREAKER_STATE)})", "{{target}}")
     names = ((0.0, "closed", GREEN), (0.5, "half open", YELLOW), (1.0, "open", RED))
     unknown = Query(or_zero(rate(UNKNOWN_PRICE), calls), "calls")

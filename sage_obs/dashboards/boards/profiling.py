@@ -51,7 +51,7 @@ def _signs() -> Row:
                 ),
             ),
             (6, timeseries("Memory", "Resident memory.", [memory], unit=BYTES)),
-            (6, timeseries("Growth of memory", "Bytes per second; above 0 for long is a leak.", [grows], unit="Bps")),
+            (6, timeseries("Growth of memory", "Bytes per second; above 0 for long is a leak.", [grows], unit="Bps", signed=True)),
             (6, timeseries("Event-loop lag p99", "How late timers are.", [lag], unit=SECONDS, thresholds=late)),
         ),
     )

@@ -14,7 +14,7 @@ from sage_obs.conventions import (
     REQUESTS,
 )
 from sage_obs.dashboards.boards import shared
-from sage_obs.dashboards.expressions import JOB, by_version, of_version, or_zero, over, series
+from sage_obs.dashboards.expressions import JOB, by_version, none_where_no_errors, of_version, or_zero, over, series
 from sage_obs.dashboards.frame import choice, framed
 from sage_obs.dashboards.grafana import Dashboard
 from sage_obs.dashboards.panels import (
@@ -93,9 +93,8 @@ def _worst(trigger: Trigger) -> object:
 
 
 def _judged() -> Row:
-    firing = Query(
-        f'max by (alertname, version) ({ALERTS}{{{JOB}, action="rollback"}}) or on () 0 * max ({_running()})', "{{alertname}} {{version}}"
-    )
+    alerts = f'max by (alertname, version) ({ALERTS}{{{JOB}, action="rollback"}})'
+    firing = Query(none_where_no_errors(alerts, "alertname", f"max ({_running()})"), "{{alertname}} {{version}}")
     names = ((0.0, "quiet", "green"), (1.0, "pending or firing", RED))
     columns = (
         Column("Instances", f"count by (version) ({_running()})", COUNT),
@@ -109,8 +108,8 @@ def _judged() -> Row:
         "How releases are judged",
         8,
         (
-            (10, numbers("Releases", "What the rollback triggers see of each release.", columns, rows=("version",))),
-            (8, states("Rollback alerts", "Alerts that call for a rollback: pending while they hold, then firing.", firing, names=names)),
+            (12, numbers("Releases", "What the rollback triggers see of each release.", columns, rows=("version",))),
+            (6, states("Rollback alerts", "Alerts that call for a rollback: pending while they hold, then firing.", firing, names=names)),
             (6, alert_list("Alerts", "Alerts that fire or are about to.", job=JOB)),
         ),
     )

@@ -61,6 +61,7 @@ from sage_obs.slo.names import (
 _INSTANCE = "{{instance}}"
 _FULL = steps((0.8, YELLOW), (1, RED))
 _PREDICTED_HOURS = 12
+_OBSERVED_HOURS = 3
 
 
 def board() -> Dashboard:
@@ -137,9 +138,12 @@ def _resources() -> Row:
         Query(series(PROCESS_MEMORY), _INSTANCE),
         Query(series(MEMORY_LIMIT), f"limit of {_INSTANCE}", dashed=True),
     ]
-    ahead = f"clamp_min(predict_linear({series(PROCESS_MEMORY, window='3h')}, {_PREDICTED_HOURS * 3600}), 0)"
+    ahead = f"clamp_min({series(PROCESS_MEMORY)} + on (job, instance) {_growth()}, 0)"
     descriptors = Query(over(series(PROCESS_DESCRIPTORS), series(PROCESS_DESCRIPTOR_LIMIT)), _INSTANCE)
-    foretold = f"Resident memory in {_PREDICTED_HOURS} hours if the past three go on: where a leak shows first, once a process is that old."
+    foretold = (
+        f"Resident memory in {_PREDICTED_HOURS} hours if the past {_OBSERVED_HOURS} go on, where a leak shows first. "
+        "What a younger process has grown counts for less."
+    )
     return Row(
         "Resources",
         8,
@@ -150,6 +154,13 @@ def _resources() -> Row:
             (6, timeseries("Descriptors", "Open files as a share of how many may be.", [descriptors], unit=PERCENT, thresholds=_FULL)),
         ),
     )
+
+
+def _growth() -> str:
+    """Bytes that memory grows by in the hours that are predicted; its slope counts by how much of what is observed it has lived."""
+    slope = f"deriv({series(PROCESS_MEMORY, window=f'{_OBSERVED_HOURS}h')})"
+    age = f"time() - max by (job, instance) ({series(RELEASE_TIMESTAMP)})"
+    return f"({_PREDICTED_HOURS * 3600} * {slope} * on (job, instance) clamp_max(({age}) / {_OBSERVED_HOURS * 3600}, 1))"
 
 
 def _storage() -> Row:
@@ -178,7 +189,7 @@ def _telemetry() -> Row:
         Query(rate(LOGS_DROPPED), "log lines"),
         *(Query(_or_none(rate(metric)), name) for metric, name in _LOSSES),
     ]
-    audit = Query(_or_none(rate(AUDIT_RECORDS, by="outcome")), "{{outcome}}")
+    audit = Query(f"{rate(AUDIT_RECORDS, by='outcome')} or on () {_nothing('outcome')}", "{{outcome}}")
     scrapes = Query(series(SCRAPE_DURATION), _INSTANCE)
     samples = Query(series(SCRAPE_SAMPLES), _INSTANCE)
     lost = "What telemetry loses per second, by what: any of these above 0 makes other boards say too little."
@@ -206,4 +217,10 @@ _LOSSES = (
 
 def _or_none(expr: str) -> str:
     """0 where such a thing has not happened yet."""
-    return f"{expr} or on () 0 * sum (rate({series(PROCESS_CPU, window=RATE)}))"
+    return f"{expr} or on () {_nothing()}"
+
+
+def _nothing(label: str = "") -> str:
+    """0 while a process runs, perhaps named `none`."""
+    zero = f"0 * sum (rate({series(PROCESS_CPU, window=RATE)}))"
+    return f'label_replace({zero}, "{label}", "none", "", "")' if label else zero

@@ -123,6 +123,6 @@ def _course() -> Row:
             (6, timeseries("Throughput", "Requests finished per second.", [rates], unit=PER_SECOND, thresholds=limits)),
             (6, timeseries("Fast enough over time", _FAST_TEXT, [Query(fast(), "fast enough")], unit=PERCENT, thresholds=_FAST)),
             (6, shared.failed_over_time("Failed requests over time", [bad])),
-            (6, timeseries("Error budget", "What is left of the error budget.", [spent], unit=PERCENT, thresholds=left)),
+            (6, timeseries("Error budget", "What is left of the error budget.", [spent], unit=PERCENT, thresholds=left, signed=True)),
         ),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from sage_obs.conventions import TRACED
 from sage_obs.dashboards.lint.model import Board
 from sage_obs.dashboards.lint.rules import Problems, Rule, panels, selectors, targets
 from sage_obs.slo.names import known_names
@@ -38,10 +39,11 @@ def all_known(board: Board) -> Problems:
 
 
 def exemplars_shown(board: Board) -> Problems:
-    """Graphs of buckets ask for exemplars, which lead to traces."""
+    """Graphs ask for exemplars, which lead to traces, where there are any, and only there."""
     for panel, target in targets(board, "prometheus"):
-        if panel.type == "timeseries" and "_bucket{" in target.expr and not target.exemplar:
-            yield panel.title, f"does not ask for exemplars in query {target.ref}"
+        traced = any(f"{metric.name}_bucket{{" in target.expr for metric in TRACED) and " offset " not in target.expr
+        if panel.type == "timeseries" and traced is not target.exemplar:
+            yield panel.title, f"{'does not ask' if traced else 'asks'} for exemplars in query {target.ref}"
 
 
 def reads_at_all(board: Board) -> Problems:

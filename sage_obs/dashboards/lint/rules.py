@@ -76,8 +76,6 @@ def template_datasource(board: Board) -> Problems:
 
 
 def _template(name: str) -> Callable[[Board], Problems]:
-    """Readers choose jobs and instances, several or all."""
-
     def check(board: Board) -> Problems:
         if "prometheus" not in _used(board):
             return
@@ -90,6 +88,7 @@ def _template(name: str) -> Callable[[Board], Problems]:
         if not (variable.multi and variable.all and variable.all_value == ".+"):
             yield "", f"has a variable {name} of which not several or all (.+) can be chosen"
 
+    check.__doc__ = f"Readers choose by `{name}`: one, several or all."
     return check
 
 
@@ -154,15 +153,16 @@ def target_rate_interval(board: Board) -> Problems:
 
 
 def _follows(name: str) -> Callable[[Board], Problems]:
-    """Queries follow the chosen job or instance; an expanded variable is its own name."""
-
     def check(board: Board) -> Problems:
         seen: set[tuple[str, str]] = set()
         for title, _, one in selectors(board):
-            if (title, one.name) not in seen and not _lacks(one.name, name) and name not in one.matchers.get(name, ""):
+            if (
+                (title, one.name) not in seen and not _lacks(one.name, name) and name not in one.matchers.get(name, "")
+            ):  # an expanded variable is its name
                 seen.add((title, one.name))
                 yield title, f"ignores the chosen {name} for {one.name}"
 
+    check.__doc__ = f"Queries follow the chosen `{name}`."
     return check
 
 

@@ -2,19 +2,22 @@
 
 import dataclasses
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from sage_obs.alerts.catalogue import Links, groups
+from sage_obs.alerts.catalogue import CONDITIONS, KNOWN, groups
+from sage_obs.alerts.links import Links
 from sage_obs.alerts.lint import lint
 from sage_obs.alerts.model import AlertRule, Group, RecordingRule
 from sage_obs.alerts.promtest import expand
-from sage_obs.alerts.render import ALERTMANAGER_FILE, RULES_FILE, ResponderRoute, render
+from sage_obs.alerts.render import ALERTMANAGER_FILE, RULES_FILES, ResponderRoute, manifests, render
 from sage_obs.alerts.routing import RESPONDER, configuration
-from sage_obs.conventions import BOARD_FLEET, RUNBOOK_INCIDENT
+from sage_obs.alerts.trials import trials
+from sage_obs.conventions import ALERT_WATCHDOG, BOARD_FLEET, RUNBOOK_INCIDENT
 from sage_obs.errors import DriftError
 from sage_obs.render import MARK, check
 from sage_obs.slo.names import recorded_names
@@ -26,8 +29,8 @@ ARTEFACTS = Path(__file__).parents[3] / "alerts"
 
 def alert(**changes: Any) -> AlertRule:
     """A sound alert with some fields changed."""
-    [group] = groups(PRODUCTION, links=Links())
-    return dataclasses.replace(group.alerts[0], **changes)
+    rollback, *_ = groups(PRODUCTION, links=Links())
+    return dataclasses.replace(rollback.alerts[0], **changes)
 
 
 def group_of(*rules: RecordingRule | AlertRule) -> Group:
@@ -37,9 +40,11 @@ def group_of(*rules: RecordingRule | AlertRule) -> Group:
 
 def test_every_trigger_has_one_alert_and_every_recorded_name_one_rule() -> None:
     """Nothing is forgotten, nothing is extra."""
-    [group] = groups(PRODUCTION, links=Links())
-    assert [rule.alert for rule in group.alerts] == [trigger.alert for trigger in TRIGGERS]
-    assert sorted(rule.record for rule in group.records) == sorted(recorded_names())
+    rollback, *others = groups(PRODUCTION, links=Links())
+    assert [rule.alert for rule in rollback.alerts] == [trigger.alert for trigger in TRIGGERS]
+    assert {rule.record for group in (rollback, *others) for rule in group.records} == recorded_names()
+    assert [group.name for group in others] == list(CONDITIONS)
+    assert [rule.alert for group in others for rule in group.alerts] == list(KNOWN)
 
 
 @pytest.mark.parametrize("windows", PROFILES.values(), ids=list(PROFILES))
@@ -89,7 +94,7 @@ def test_order_and_names_are_checked_across_a_group() -> None:
 def test_a_rollback_alert_goes_to_the_responder_at_once() -> None:
     """One notification per job and version without waiting, with a bearer token where there is one, and on to the default receiver."""
     config = configuration(PRODUCTION, responder=ResponderRoute("http://r/alerts", "/run/token"))
-    rollback, rest = config["route"]["routes"]
+    rollback, *_, rest = config["route"]["routes"]
     assert (rollback["receiver"], rollback["group_wait"], rollback["continue"]) == (RESPONDER, "0s", True)
     assert rollback["group_by"] == ["job", "version"]
     assert rollback["matchers"] == ['action="rollback"']
@@ -102,7 +107,15 @@ def test_a_rollback_alert_goes_to_the_responder_at_once() -> None:
 def test_without_a_token_none_is_sent() -> None:
     """An empty path is no file."""
     config = configuration(DRILL, responder=ResponderRoute("http://r/alerts"))
-    assert "http_config" not in config["receivers"][1]["webhook_configs"][0]
+    assert "http_config" not in config["receivers"][-1]["webhook_configs"][0]
+
+
+def test_an_operators_receivers_replace_those_without_an_address() -> None:
+    """By their names; a new one is added."""
+    mine: list[dict[str, Any]] = [{"name": "page", "pagerduty_configs": [{"routing_key": "k"}]}, {"name": "chat"}]
+    receivers = {one["name"]: one for one in configuration(DRILL, responder=ResponderRoute(), receivers=mine)["receivers"]}
+    assert receivers["page"] == mine[0]
+    assert list(receivers) == ["default", "page", "ticket", "watchdog", "responder", "chat"]
 
 
 @pytest.mark.parametrize("windows", PROFILES.values(), ids=list(PROFILES))
@@ -110,12 +123,36 @@ def test_rendering_is_deterministic_sorted_and_marked(windows: Windows) -> None:
     """The same bytes twice, keys in order, and a first line that says where they come from."""
     files = render(windows, links=Links(), responder=ResponderRoute())
     assert files == render(windows, links=Links(), responder=ResponderRoute())
-    assert set(files) == {RULES_FILE, ALERTMANAGER_FILE, *(f"tests/{name}.yml" for name in (*(t.slug for t in TRIGGERS), "releases"))}
+    named = [f"{group.name}.yml" for group in groups(windows, links=Links())]
+    tested = [*(one.slug for one in TRIGGERS), "releases", *CONDITIONS]
+    assert set(files) == {*named, ALERTMANAGER_FILE, *(f"tests/{name}.yml" for name in tested)}
+    assert all(fnmatch(name, RULES_FILES) for name in named)
     for text in files.values():
         assert MARK in text.splitlines()[0]
         assert windows.name in text.splitlines()[0]
         data = yaml.safe_load(text)
         assert list(data) == sorted(data)
+
+
+def test_manifests_hold_the_same_rules() -> None:
+    """One PrometheusRule for each group, with the namespace where one is given."""
+    files = manifests(PRODUCTION, links=Links(), namespace="mon")
+    for group in groups(PRODUCTION, links=Links()):
+        found = yaml.safe_load(files[f"{group.name}.yml"])
+        assert (found["apiVersion"], found["kind"]) == ("monitoring.coreos.com/v1", "PrometheusRule")
+        assert (found["metadata"]["name"], found["metadata"]["namespace"]) == (group.name, "mon")
+        assert found["spec"]["groups"] == [group.data()]
+    assert "namespace" not in yaml.safe_load(manifests(PRODUCTION, links=Links())["sage-slo.yml"])["metadata"]
+
+
+@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("windows", PROFILES.values(), ids=list(PROFILES))
+def test_every_alert_is_tried_both_ways(windows: Windows, name: str) -> None:
+    """It is seen to fire, and all but the one that always does to stay silent."""
+    group, condition = next((group, one) for group, every in CONDITIONS.items() for one in every if one.alert == name)
+    found = trials(condition, windows, tick=windows.evaluation * (4 if group == "sage-slo" else 1))
+    assert any(trial.fires for trial in found)
+    assert name == ALERT_WATCHDOG or any(trial.fires is None for trial in found)
 
 
 def test_the_committed_rules_are_what_is_rendered_now() -> None:

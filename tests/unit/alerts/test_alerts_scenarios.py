@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given, reject
 from hypothesis import strategies as st
 
-from sage_obs.alerts.catalogue import Links, groups
-from sage_obs.alerts.promtest import promtool_files
+from sage_obs.alerts.catalogue import groups
+from sage_obs.alerts.links import Links
+from sage_obs.alerts.promtest import RELEASES, promtool_files
 from sage_obs.alerts.scenarios import Bench, of_releases, of_trigger
-from sage_obs.alerts.timeline import Instance, Phase, Traffic, _distribution, input_series
+from sage_obs.alerts.timeline import Instance, Phase, Traffic, distribution, input_series
+from sage_obs.conventions import REQUEST_OVERHEAD
 from sage_obs.slo.triggers import TRIGGERS, Trigger
 from sage_obs.slo.windows import DRILL, PROFILES, Windows
 
@@ -50,7 +52,7 @@ def test_a_target_that_does_not_answer_exposes_nothing() -> None:
 def test_buckets_have_the_quantile_that_was_asked_for(p95: float) -> None:
     """Interpolating as Prometheus does gives the percentile back, where two buckets can make it."""
     try:
-        (lower, below), (upper, whole), (_, total) = _distribution(p95)
+        (lower, below), (upper, whole), (_, total) = distribution(REQUEST_OVERHEAD.buckets, p95)
     except ValueError:
         reject()
     assert whole == total == 1.0
@@ -61,7 +63,7 @@ def test_buckets_have_the_quantile_that_was_asked_for(p95: float) -> None:
 def test_a_percentile_too_close_to_a_bound_is_refused() -> None:
     """Rather than tested wrongly."""
     with pytest.raises(ValueError, match=r"0\.1 s"):
-        _distribution(0.1)
+        distribution(REQUEST_OVERHEAD.buckets, 0.1)
 
 
 @pytest.mark.parametrize("windows", PROFILES.values(), ids=list(PROFILES))
@@ -78,8 +80,9 @@ def test_every_trigger_is_seen_to_fire_and_to_stay_silent(one: Trigger, windows:
 def test_every_alert_is_asked_for_at_every_tick() -> None:
     """The set of firing alerts is exact: those that must not fire are asked for too."""
     rules = groups(DRILL, links=Links())
-    for name, data in promtool_files(rules, DRILL, rules_file="r").items():
-        [test] = data["tests"]
+    files = promtool_files(rules, DRILL)
+    for name in (*(one.slug for one in TRIGGERS), RELEASES):
+        [test] = files[name]["tests"]
         asked: dict[str, set[str]] = {}
         for one in test["alert_rule_test"]:
             asked.setdefault(one["eval_time"], set()).add(one["alertname"])

@@ -35,7 +35,7 @@ def test_options_of_the_export_reach_the_files(tmp_path: Path) -> None:
     """Windows, links, the responder's address and its token's file."""
     options = ["--profile", "drill", "--runbook-url", "https://r", "--grafana-url", "https://g", "--responder-url", "http://x:1/alerts"]
     assert run(["alerts", "export", "--out", str(tmp_path), *options, "--token-file", "/t"]) == ExitCode.OK
-    rules, config = (tmp_path / "sage-rules.yml").read_text(), (tmp_path / "alertmanager.yml").read_text()
+    rules, config = (tmp_path / "sage-rollback.yml").read_text(), (tmp_path / "alertmanager.yml").read_text()
     for text in ("interval: 1s", "https://r/incident.md", "https://g/d/sage-fleet"):
         assert text in rules
     for text in ("url: http://x:1/alerts", "credentials_file: /t"):
@@ -65,7 +65,7 @@ def test_left_over_files_are_reported(tmp_path: Path, capsys: pytest.CaptureFixt
     assert old.exists()
 
 
-@pytest.mark.parametrize(("part", "names"), [("alerts", 4), ("dashboards", 8)])
+@pytest.mark.parametrize(("part", "names"), [("alerts", 51), ("dashboards", 8)])
 def test_lists_are_for_people_and_for_machines(part: str, names: int, capsys: pytest.CaptureFixture[str]) -> None:
     """One line each, or one JSON object a line."""
     assert run([part, "list"]) == ExitCode.OK

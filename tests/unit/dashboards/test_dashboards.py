@@ -1,4 +1,5 @@
 import copy
+import importlib.util
 import json
 import re
 import subprocess
@@ -17,7 +18,8 @@ from sage_obs.render import MARK, check
 from sage_obs.slo.names import known_names, metrics_in
 from sage_obs.slo.triggers import TRIGGERS, Trigger
 
-ARTEFACTS = Path(__file__).parents[3] / "dashboards"
+ROOT = Path(__file__).parents[3]
+ARTEFACTS = ROOT / "dashboards"
 Board = dict[str, Any]
 
 
@@ -169,3 +171,14 @@ def test_grafanalib_is_loaded_only_to_render() -> None:
         "assert 'grafanalib' not in sys.modules\nr.render()\nassert 'grafanalib' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_the_reference_is_what_is_rendered_now() -> None:
+    """The page of boards is rendered from them, and a picture of each is there."""
+    spec = importlib.util.spec_from_file_location("boards_reference", ROOT / "tools/boards_reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    assert tool.PAGE.read_text() == tool.render()
+    assert {path.stem for path in (ROOT / "docs/boards").glob("*.webp")} == set(BOARDS)

@@ -1,7 +1,10 @@
 """`sage-obs dashboards push` against a server that behaves like Grafana."""
 
 import json
+import threading
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from sage_obs.dashboards.render import boards
 from sage_obs.errors import ExitCode
 from tests.support.grafana import READER, TOKEN, FakeGrafana, fake_grafana
 from tests.support.ports import free_port
+from tests.support.prometheus import Target, serving
 
 BOARDS = {board["uid"]: board for board in boards()}
 
@@ -161,19 +165,29 @@ def test_mistakes_are_said_without_secrets(arguments: list[str], code: ExitCode,
     assert said.err.startswith("Error: ")
 
 
-def test_a_server_that_is_no_grafana_is_said_so(prometheus_like: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A 404 that is a page is not taken for a board that is not there."""
-    assert push("--url", prometheus_like, "--token", "t", "--yes") == ExitCode.FAILED
-    assert "no Grafana" in capsys.readouterr().err
-
-
 @pytest.fixture
-def prometheus_like() -> Iterator[str]:
-    """A server that answers everything with a page."""
-    from tests.support.prometheus import Target, serving
+def pages(tmp_path: Path) -> Iterator[str]:
+    """A server of files, whose 404 is a page."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
 
+
+def test_a_server_that_is_no_grafana_is_said_so(pages: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A page that says 404 is not taken for a board that is not there."""
+    assert push("--url", pages, "--token", "t", "--dry-run") == ExitCode.FAILED
+    assert "no Grafana: 404 without JSON" in capsys.readouterr().err
+
+
+def test_something_else_that_answers_is_said_so(capsys: pytest.CaptureFixture[str]) -> None:
+    """A 200 without JSON is no Grafana either."""
     with serving(Target("1")) as address:
-        yield f"http://{address}"
+        assert push("--url", f"http://{address}", "--token", "t", "--dry-run") == ExitCode.FAILED
+    assert "no Grafana: 200 without JSON" in capsys.readouterr().err
 
 
 def test_changes_name_panels_and_not_places() -> None:
