@@ -177,9 +177,9 @@ def test_a_script_becomes_series(tmp_path: Path) -> None:
     found = {one.name: one.values for one in incident.series}
     total = 'sage_agent_requests_total{agent_id="agent", instance="a:1", job="shop", outcome="%s"}'
     assert (incident.step, incident.seconds, incident.origin) == (10, 40, 0)
-    assert found[total % "success"] == "0.0+70x1 105.0+35x0 stale"
-    assert found[total % "server_error"] == "0.0+0x1 35.0+35x0 stale"
-    assert found['up{instance="shop-2:9090", job="shop"}'] == "_x2 1.0+0x1 stale"
+    assert found[total % "success"] == "0+70x1 105+35x0 stale"
+    assert found[total % "server_error"] == "0+0x1 35+35x0 stale"
+    assert found['up{instance="shop-2:9090", job="shop"}'] == "_x2 1+0x1 stale"
     assert not any("health" in name or "requests" in name for name in found if "shop-2" in name)
     assert found['queue{q="x"}'] == "0+1x3"
 
