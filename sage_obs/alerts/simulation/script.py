@@ -87,8 +87,9 @@ def _label(node: Node, text: str, what: str) -> str:
 
 
 def _phases(nodes: tuple[Node, ...], step: float) -> Iterator[Phase]:
-    """What a phase does not say stays as it was in the phase before, but for a restart."""
+    """What a phase does not say stays as it was in the phase before; another version is another process unless it says otherwise."""
     before: dict[str, Node] = {}
+    running = ""
     for node in nodes:
         node.only(_PHASE, "a phase")
         said = node.mapping("a phase")
@@ -99,14 +100,16 @@ def _phases(nodes: tuple[Node, ...], step: float) -> Iterator[Phase]:
             raise node.wrong("the first phase of an instance needs `version`")
         if not (ticks := _ticks(said["for"], "for", step)):
             raise said["for"].wrong("a phase lasts at least one scrape")
+        version = _label(before["version"], before["version"].text("version"), "version")
         yield Phase(
             ticks=ticks,
-            version=_label(before["version"], before["version"].text("version"), "version"),
+            version=version,
             traffic=_traffic(before, step),
             probe=_probe(before.get("probe")),
             up=_boolean(before["up"], "up") if "up" in before else True,
-            fresh=_boolean(said["fresh"], "fresh") if "fresh" in said else False,
+            fresh=_boolean(said["fresh"], "fresh") if "fresh" in said else running not in ("", version),
         )
+        running = version
 
 
 def _traffic(said: dict[str, Node], step: float) -> Traffic | None:

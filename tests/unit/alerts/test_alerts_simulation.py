@@ -184,6 +184,18 @@ def test_a_script_becomes_series(tmp_path: Path) -> None:
     assert found['queue{q="x"}'] == "0+1x3"
 
 
+def test_another_version_is_another_process_unless_it_is_said_otherwise(tmp_path: Path) -> None:
+    """Its counters begin at 0 again, and it says when it has started."""
+    text = "jobs: {{a: [{{phases: [{{for: 30s, version: '1', requests: 1}}, {{for: 30s, version: '2'{}}}, {{for: 15s}}]}}]}}"
+    for said, started in (("", "30"), (", fresh: false", "0")):
+        (tmp_path / "i.yaml").write_text(text.format(said))
+        found = {one.name: one.values for one in load(tmp_path / "i.yaml", scrape=15).series}
+        (second,) = (values for name, values in found.items() if name.startswith("sage_release") and 'version="2"' in name)
+        assert second.startswith(f"_x2 {started}+0x1 {started}+0x0")
+        (failed,) = (values for name, values in found.items() if "requests_total" in name and "success" in name)
+        assert failed == ("0+15x1 0+15x1 30+15x0 stale" if started == "30" else "0+15x1 30+15x1 60+15x0 stale")
+
+
 @pytest.mark.parametrize("p95", ["0.6ms", "40ms", "75ms", "100ms", "0.2", "5s"])
 def test_every_p95_that_the_histogram_can_hold_can_be_asked_for(p95: str, tmp_path: Path) -> None:
     """Bounds of buckets too, though Prometheus will say a little less."""
