@@ -14,7 +14,7 @@ from sage_obs.alerts.catalogue import groups
 from sage_obs.alerts.links import Links
 from sage_obs.alerts.render import rules_text
 from sage_obs.alerts.scenarios import Bench, of_releases, of_trigger
-from sage_obs.alerts.simulation import script
+from sage_obs.alerts.simulation import history, script
 from sage_obs.alerts.simulation.model import Incident, Series
 from sage_obs.cli import run
 from sage_obs.conventions import ALERT_ROLLBACK_ERROR_RATE
@@ -86,8 +86,11 @@ def release(windows: Windows) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("windows", PROFILES.values(), ids=list(PROFILES))
-def test_a_prometheus_remembers_the_same_incident(windows: Windows, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """An incident replayed from a real Prometheus has the changes, to the second, that its script has."""
+def test_a_prometheus_remembers_the_same_incident(
+    windows: Windows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An incident replayed from a real Prometheus has the changes, to the second, that its script has; it comes in pieces."""
+    monkeypatch.setattr(history, "_CHUNK_POINTS", 77)
     file = written(tmp_path, release(windows))
     profile = ("--profile", windows.name, *ROLLBACK)
     scripted = simulated(capsys, "--script", str(file), *profile)
@@ -227,7 +230,8 @@ def test_an_expected_alert_that_stays_silent_fails_the_command(tmp_path: Path, c
     ("rule", "why"),
     [
         ({"alert": "A", "expr": "a * on (job) a"}, "many-to-many"),
-        ({"alert": "A", "expr": "sum("}, "own.yml:4: the expression of A is no PromQL"),
+        ({"alert": "A", "expr": "a == 0"}, "exceeded limit of 1"),
+        ({"alert": "A", "expr": "sum("}, "own.yml:5: the expression of A is no PromQL"),
         ({"alert": "A", "expr": "a", "labels": {"no-label": "x"}}, "no-label"),
         ({"record": "a", "expr": "b"}, "There is no alert in these rules"),
     ],
@@ -238,7 +242,7 @@ def test_rules_that_cannot_be_evaluated_are_named(
     """A usage error with Prometheus's reason, and no traceback."""
     series = [{"series": f'a{{job="x",i="{n}"}}', "values": "0x9"} for n in range(2)]
     file = written(tmp_path, {"ends": "1m", "series": series})
-    (tmp_path / "own.yml").write_text(yaml.safe_dump({"groups": [{"name": "g", "rules": [rule]}]}))
+    (tmp_path / "own.yml").write_text(yaml.safe_dump({"groups": [{"name": "g", "limit": 1, "rules": [rule]}]}))
     assert run(["alerts", "simulate", "--script", str(file), "--rules", str(tmp_path / "own.yml")]) == ExitCode.USAGE
     assert why in capsys.readouterr().err
 
@@ -322,7 +326,7 @@ def test_a_dead_server_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_what_is_no_number_is_replayed_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """NaN, infinities and gaps of a server's answer reach the rules."""
+    """NaN, infinities and gaps of a server's answer reach the rules; what was over before the span is not shown."""
     (tmp_path / "own.yml").write_text(
         "groups: [{name: g, rules: [{alert: Nan, expr: a != a}, {alert: Much, expr: a == Inf}, {alert: Gone, expr: absent(a)}]}]"
     )
@@ -332,6 +336,9 @@ def test_what_is_no_number_is_replayed_as_it_is(tmp_path: Path, capsys: pytest.C
     with answering({"/api/v1/query": COUNTED, "/api/v1/query_range": series}) as url:
         span = ("--from", str(start), "--to", str(start + 75), "--warmup", "0s")
         changes = simulated(capsys, "--prometheus", url, *span, "--rules", str(tmp_path / "own.yml"))
+        span = ("--from", str(start + 60), "--to", str(start + 75), "--warmup", "1m")
+        later = simulated(capsys, "--prometheus", url, *span, "--rules", str(tmp_path / "own.yml"))
+    assert [(one["seconds"], one["alert"], one["state"]) for one in later] == [(0, "Gone", "firing"), (15, "Gone", "ended")]
     assert [(one["seconds"], one["alert"], one["state"]) for one in changes] == [
         (15, "Nan", "firing"),
         (30, "Much", "firing"),

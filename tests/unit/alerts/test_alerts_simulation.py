@@ -92,6 +92,8 @@ def test_only_the_rules_of_the_alerts_that_were_asked_for_are_kept() -> None:
     assert [rule.data().get("record", rule.data().get("alert")) for rule in kept.group.rules] == ["a", "b", "OneB"]
     assert kept.lines == (2, 3, 5)
     assert chosen([rules, other], []) == (rules, other)
+    watching = group("w", 15, alert("Watching", "ALERTS"))
+    assert [one.group.name for one in chosen([rules, other, watching], ["Watching"])] == ["g", "h", "w"]
     with pytest.raises(ConfigError, match="No rule has an alert Onne") as caught:
         chosen([rules, other], ["Onne"])
     assert caught.value.hint == "There are 3, such as OneB, Other."
@@ -281,3 +283,10 @@ def test_a_bar_shows_the_worst_of_each_stretch() -> None:
     expected = [State.ENDED] * 5 + [State.PENDING] * 5 + [State.FIRING] * 10 + [State.ENDED] * 40
     assert list(bar.states) == expected
     assert len(expected) == WIDTH
+
+
+def test_a_short_spell_is_seen_in_its_bar() -> None:
+    """Within a stretch the worst counts, though it is over when the stretch is."""
+    changes = tuple(Change(at, "A", {}, state) for at, state in ((61.0, State.PENDING), (65.0, State.FIRING), (70.0, State.ENDED)))
+    (bar,) = bars(Simulation(Incident((), 1, 3600), (Spell(changes),)), {})
+    assert bar.states == (State.ENDED, State.FIRING, *[State.ENDED] * 58)
