@@ -190,4 +190,5 @@ def _print(simulation: Simulation, groups: Sequence[FileGroup], *, as_json: bool
 def _mark(state: State) -> str:
     from sage_obs.alerts.simulation.text import MARKS
 
-    return click.style(MARKS[state], fg={"pending": "yellow", "firing": "red"}.get(state.value))
+    colour = {"pending": "yellow", "firing": "red"}.get(state.value)
+    return click.style(MARKS[state], fg=colour) if colour else MARKS[state]
