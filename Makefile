@@ -29,7 +29,6 @@ check: $(VENV)/.installed-dev ## Lint, types, import directions, drift of the re
 	$(BIN)/sage-obs runbook export --check
 	$(BIN)/sage-obs dashboards lint
 	$(BIN)/sage-obs alerts lint
-	$(BIN)/sage-obs alerts test
 	$(BIN)/sage-obs runbook lint
 
 generate: $(VENV)/.installed-dev ## Render dashboards, alerts and runbook pages anew

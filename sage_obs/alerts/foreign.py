@@ -55,10 +55,10 @@ class FileFinding:
         return asdict(self)
 
 
-def lint_files(paths: Sequence[Path], *, interval: float, promtool: Path | None) -> tuple[FileFinding, ...]:
+def lint_files(paths: Sequence[Path], *, interval: float, promtool: Path | None, also: Iterable[str] = ()) -> tuple[FileFinding, ...]:
     """Every finding in these files, in the order of files and lines; without `promtool` what it would say is missing.
 
-    A group without an interval is taken to be evaluated every `interval` seconds.
+    A group without an interval is taken to be evaluated every `interval` seconds; `also` are metrics that are exposed beside ours.
     """
     groups: list[FileGroup] = []
     findings: list[FileFinding] = []
@@ -72,6 +72,7 @@ def lint_files(paths: Sequence[Path], *, interval: float, promtool: Path | None)
         findings += _promtool(found, promtool) if promtool else ()
     checks = _CHECKS if promtool else (can_be_read, *_CHECKS)
     findings += [finding for check in checks for finding in check(tuple(groups))]
+    findings += reads_known_series(tuple(groups), frozenset(also))
     order = {str(path): number for number, path in enumerate(paths)}
     return tuple(sorted(findings, key=lambda one: (order.get(one.file, 0), one.line, one.level, one.message)))
 
@@ -186,9 +187,9 @@ def has_rules(groups: tuple[FileGroup, ...]) -> Iterator[FileFinding]:
             yield _finding(group, group.line, "", Level.WARNING, "has no rules")
 
 
-def reads_known_series(groups: tuple[FileGroup, ...]) -> Iterator[FileFinding]:
+def reads_known_series(groups: tuple[FileGroup, ...], also: frozenset[str]) -> Iterator[FileFinding]:
     """What bears our prefix is something that we expose or these files record, so that no rule is dead."""
-    known = known_names() | {rule.record for group in groups for rule in group.group.records}
+    known = known_names() | also | {rule.record for group in groups for rule in group.group.records}
     for group in groups:
         for line, rule in group.rules:
             for name in sorted(_metrics(rule.expr) - known):
@@ -221,5 +222,4 @@ _CHECKS: Final[tuple[Callable[[tuple[FileGroup, ...]], Iterator[FileFinding]], .
     records_before_reading,
     has_one_name,
     has_rules,
-    reads_known_series,
 )

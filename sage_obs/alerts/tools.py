@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -37,6 +39,13 @@ def run_tests(promtool: Path, folder: Path, *, names: Sequence[str] = ()) -> Too
     """`promtool test rules` with every test file, or those named."""
     files = [f"{TESTS_FOLDER}/{name}.yml" for name in names] or sorted(str(path.relative_to(folder)) for path in folder.glob("tests/*.yml"))
     return run([str(promtool), "test", "rules", *files], folder)
+
+
+def run_each_test(promtool: Path, folder: Path) -> Iterator[ToolReport]:
+    """`promtool test rules` with one test file after the other, as many at once as there are processors."""
+    names = sorted(path.stem for path in folder.glob(f"{TESTS_FOLDER}/*.yml"))
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        yield from pool.map(lambda name: run_tests(promtool, folder, names=(name,)), names)
 
 
 def write(folder: Path, files: Mapping[str, str]) -> None:

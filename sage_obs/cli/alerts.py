@@ -121,7 +121,9 @@ def lint_(*, files: tuple[Path, ...], profile: str | None, settings_file: Path |
     from sage_obs.cli.linting import lint_files
 
     if files:
-        return lint_files(files, PROFILES[profile or "production"], strict=strict, as_json=as_json)
+        settings = _settings(settings_file)
+        windows = settings.of(PROFILES[profile or "production"])
+        return lint_files(files, windows, also=settings.metrics, strict=strict, as_json=as_json)
     if strict or as_json:
         raise click.UsageError("--strict and --json are about FILES.")
     _lint_own(profile, _settings(settings_file))
@@ -158,7 +160,9 @@ def test_(*, profile: str | None, settings_file: Path | None) -> None:
 
     settings = _settings(settings_file)
     for windows in _chosen(profile):
-        _report(windows, settings, (lambda folder: tools.run_tests(find("promtool"), folder),))
+        with _rendered(windows, settings) as folder:
+            for report in tools.run_each_test(find("promtool"), folder):
+                _say(windows, report)
 
 
 def _settings(file: Path | None) -> AlertSettings:
@@ -180,11 +184,15 @@ def _report(windows: Windows, settings: AlertSettings, checks: tuple[Callable[[P
     """Run tools over freshly rendered files and print what they say. Raises SageObsError for the first that fails."""
     with _rendered(windows, settings) as folder:
         for check in checks:
-            report = check(folder)
-            click.echo(f"{windows.name}: {report.command}: {'passed' if report.passed else 'FAILED'}")
-            if not report.passed:
-                click.echo(report.output, err=True)
-                raise SageObsError(f"`{report.command}` failed for the {windows.name} rules.", hint="What it says stands above.")
+            _say(windows, check(folder))
+
+
+def _say(windows: Windows, report: ToolReport) -> None:
+    """Print what a tool says. Raises SageObsError where it failed."""
+    click.echo(f"{windows.name}: {report.command}: {'passed' if report.passed else 'FAILED'}")
+    if not report.passed:
+        click.echo(report.output, err=True)
+        raise SageObsError(f"`{report.command}` failed for the {windows.name} rules.", hint="What it says stands above.")
 
 
 @contextmanager
@@ -215,6 +223,7 @@ def _rendered(windows: Windows, settings: AlertSettings) -> Iterator[Path]:
 @click.option("--alert", "alerts", multiple=True, metavar="PATTERN", help="Only these alerts, such as 'SageRollback*'; may be repeated.")
 @click.option("--expect", "expected", multiple=True, metavar="ALERT", help="Exit 1 unless this alert fires; may be repeated.")
 @_PROFILE
+@_SETTINGS
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each change.")
 def simulate_(
     *,
@@ -229,6 +238,7 @@ def simulate_(
     alerts: tuple[str, ...],
     expected: tuple[str, ...],
     profile: str,
+    settings_file: Path | None,
     as_json: bool,
 ) -> int:
     """Replay an incident and see when each alert would have become pending, fired and ended.
@@ -238,6 +248,7 @@ def simulate_(
     """
     from sage_obs.cli.simulating import Asked, simulate
 
+    settings = _settings(settings_file)
     return simulate(
         Asked(
             script=script,
@@ -250,7 +261,8 @@ def simulate_(
             rules=rules,
             alerts=alerts,
             expected=expected,
-            windows=PROFILES[profile],
+            settings=settings,
+            windows=settings.of(PROFILES[profile]),
             as_json=as_json,
         )
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
@@ -12,11 +12,11 @@ from sage_obs.errors import ExitCode, UnavailableError
 from sage_obs.slo.windows import Windows
 
 
-def lint_files(paths: Sequence[Path], windows: Windows, *, strict: bool, as_json: bool) -> ExitCode:
-    """Print every finding; FAILED where one is an error, or where there is any and `strict`."""
+def lint_files(paths: Sequence[Path], windows: Windows, *, also: Iterable[str], strict: bool, as_json: bool) -> ExitCode:
+    """Print every finding; FAILED where one is an error, or where there is any and `strict`. `also` are metrics beside our own."""
     from sage_obs.alerts import foreign
 
-    findings = foreign.lint_files(paths, interval=windows.evaluation, promtool=_promtool())
+    findings = foreign.lint_files(paths, interval=windows.evaluation, also=also, promtool=_promtool())
     for finding in findings:
         if as_json:
             click.echo(json.dumps(finding.data(), sort_keys=True))

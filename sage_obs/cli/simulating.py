@@ -20,11 +20,14 @@ from sage_obs.slo.windows import Windows
 
 if TYPE_CHECKING:
     from sage_obs.alerts.files import FileGroup
+    from sage_obs.alerts.settings import AlertSettings
     from sage_obs.alerts.simulation.model import Incident, State
     from sage_obs.alerts.simulation.run import Simulation
 
 _MOST_WARMUP: Final = 6 * 3600.0
 """Seconds read before an incident unless more is asked for: new releases are told from known ones within two hours."""
+_NAMED: Final = 5
+"""Metrics named in a line."""
 _RELATIVE: Final = re.compile(r"now(?:-(.+))?")
 
 
@@ -42,6 +45,7 @@ class Asked:
     rules: tuple[Path, ...]
     alerts: tuple[str, ...]
     expected: tuple[str, ...]
+    settings: AlertSettings
     windows: Windows
     as_json: bool
 
@@ -85,19 +89,19 @@ def _groups(asked: Asked) -> tuple[FileGroup, ...]:
     from sage_obs.alerts import catalogue
     from sage_obs.alerts.files import FileGroup, read_all
     from sage_obs.alerts.links import Links
-    from sage_obs.alerts.simulation.choosing import chosen
+    from sage_obs.alerts.simulation.choosing import chosen, unknown
 
     if asked.rules:
         groups = read_all(asked.rules, interval=asked.windows.evaluation)
     else:
-        own = catalogue.groups(asked.windows, links=Links())
+        own = catalogue.groups(asked.windows, links=Links(), settings=asked.settings)
         groups = tuple(FileGroup("sage-obs", 0, group, tuple(0 for _ in group.rules)) for group in own)
-    names = sorted({rule.alert for one in groups for rule in one.group.alerts})
+    names = {rule.alert for one in groups for rule in one.group.alerts}
     if not names:
         raise ConfigError("There is no alert in these rules.", hint="Name files with alerting rules by --rules.")
     for name in asked.expected:
         if name not in names:
-            raise ConfigError(f"No rule has the alert {name}.", hint=f"There are {', '.join(names)}.")
+            raise unknown(name, names)
     return chosen(groups, asked.alerts)
 
 
@@ -119,14 +123,15 @@ def _past(asked: Asked, groups: Sequence[FileGroup]) -> Incident:
         raise ConfigError("--to is in the future.", hint="Take --to now.")
     needed = lookback(groups)
     warmup = min(needed, _MOST_WARMUP) if asked.warmup is None else _seconds("--warmup", asked.warmup)
-    if warmup < needed:
-        _say(f"note: {_words(warmup)} before --from are read, and the rules look back up to {_words(needed)}; --warmup reads more")
     step = asked.windows.scrape if asked.step is None else _seconds("--step", asked.step)
     grid = max(step, *(one.group.interval for one in groups))
     when = history.span(begin, end, step=step, warmup=warmup, grid=grid)
+    if warmup < needed:
+        _say(f"note: {_words(warmup)} before --from are read, and the rules look back up to {_words(needed)}; --warmup reads more")
     incident, missing = history.fetch(asked.prometheus or "", selectors(groups), when, jobs=asked.jobs, say=_say)
     if missing:
-        _say(f"note: {len(missing)} metrics that the rules read are not there: {', '.join(missing)}")
+        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        _say(f"note: {len(missing)} metrics that the rules read are not there: {', '.join(missing[:_NAMED])}{more}")
     return incident
 
 
@@ -185,4 +190,5 @@ def _print(simulation: Simulation, groups: Sequence[FileGroup], *, as_json: bool
 def _mark(state: State) -> str:
     from sage_obs.alerts.simulation.text import MARKS
 
-    return click.style(MARKS[state], fg={"pending": "yellow", "firing": "red"}.get(state.value))
+    colour = {"pending": "yellow", "firing": "red"}.get(state.value)
+    return click.style(MARKS[state], fg=colour) if colour else MARKS[state]

@@ -101,7 +101,7 @@ def test_the_other_commands_run(tmp_path: Path) -> None:
     """Every line of the command block works in an empty folder."""
     for command in _block("sage-obs alerts export"):
         program, *arguments = shlex.split(command)
-        result = subprocess.run([BIN / program, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+        result = subprocess.run([BIN / program, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False)
         assert result.returncode == 0, f"{command}\n{result.stdout}{result.stderr}"
     assert (tmp_path / "dashboards/sage-fleet.json").exists()
     assert (tmp_path / "alerts/sage-rollback.yml").exists()

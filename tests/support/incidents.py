@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +18,7 @@ from sage_obs.alerts.timeline import Instance, Phase
 from sage_obs.slo.windows import Windows, duration
 from sage_obs.stack.binaries import find
 
-_TOKEN: Final = re.compile(r"(?P<first>-?[\d.e+-]+?)\+(?P<rise>[\d.e+-]+)x(?P<times>\d+)")
+_PIECE: Final = re.compile(r"(?P<first>-?[\d.e+-]+?)\+(?P<rise>[\d.e+-]+)x(?P<times>\d+)")
 
 
 def as_script(scenarios: Iterable[Scenario], windows: Windows, *, ends: int) -> dict[str, Any]:
@@ -52,18 +56,45 @@ def backfill(incident: Incident, folder: Path, *, start: float) -> None:
 
 
 def _samples(values: str) -> Iterator[tuple[int, str]]:
-    """Promtool's notation, as far as scripts come to it, written out: tick and value."""
+    """The notation of promtool, as far as scripts come to it, written out: tick and value."""
     tick = 0
-    for word in values.split():
-        if word == "stale":
+    for piece in values.split():
+        if piece == "stale":
             tick += 1
-        elif word.startswith("_"):
-            tick += int(word[2:] or 1)
+        elif piece.startswith("_"):
+            tick += int(piece[2:] or 1)
         else:
-            found = _TOKEN.fullmatch(word)
-            assert found, word
+            found = _PIECE.fullmatch(piece)
+            assert found, piece
             value = float(found["first"])
             for _ in range(int(found["times"]) + 1):
                 yield tick, repr(value)
                 value += float(found["rise"])
                 tick += 1
+
+
+@contextmanager
+def answering(answers: Mapping[str, bytes]) -> Iterator[str]:
+    """A server on loopback, and its address, that answers what is posted to each of these paths so."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            body = answers[self.path]
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):  # who has heard enough hangs up
+                self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+            """Tests need no access log."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()

@@ -27,7 +27,10 @@ class Plan:
 
 
 def plan(groups: Iterable[FileGroup]) -> Plan:
-    """Every group after those whose series it reads. Groups that read each other keep the order they are written in."""
+    """Every group after those whose series it reads. Groups that read each other keep the order they are written in.
+
+    Raises ConfigError, naming the rule, for an expression that cannot be read.
+    """
     left = list(groups)
     needs = _needs(left)
     batches: list[Batch] = []
@@ -45,7 +48,8 @@ def plan(groups: Iterable[FileGroup]) -> Plan:
 def _needs(groups: list[FileGroup]) -> Mapping[int, frozenset[int]]:
     """For each group, by its identity, the other groups whose series it reads."""
     makes = {id(one): {rule.record for rule in one.group.records} | (ALERTS if one.group.alerts else frozenset()) for one in groups}
-    return {id(one): frozenset(other for other, made in makes.items() if other != id(one) and made & _read(one)) for one in groups}
+    read = {id(one): _read(one) for one in groups}
+    return {one: frozenset(other for other, made in makes.items() if other != one and made & names) for one, names in read.items()}
 
 
 def _read(group: FileGroup) -> frozenset[str]:

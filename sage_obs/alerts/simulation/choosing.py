@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -19,12 +20,19 @@ def chosen(groups: Iterable[FileGroup], patterns: Sequence[str]) -> tuple[FileGr
     every = tuple(groups)
     names = {rule.alert for one in every for rule in one.group.alerts}
     for pattern in patterns:
-        if not fnmatch.filter(names, pattern):
-            raise ConfigError(f"No alert is called {pattern}.", hint=f"There are {', '.join(sorted(names))}.")
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+            raise unknown(pattern, names)
     if not patterns:
         return every
     wanted = _wanted(every, {name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)})
     return tuple(found for one in every if (found := _only(one, wanted)).group.rules)
+
+
+def unknown(name: str, names: Iterable[str]) -> ConfigError:
+    """The error for an alert that no rule has, which names those it may be taken for."""
+    every = sorted(names)
+    near = difflib.get_close_matches(name, every, cutoff=0.4) or every
+    return ConfigError(f"No rule has an alert {name}.", hint=f"There are {len(every)}, such as {', '.join(near[:3])}.")
 
 
 def _wanted(groups: Sequence[FileGroup], alerts: set[str]) -> set[str]:

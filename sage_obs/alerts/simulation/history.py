@@ -83,8 +83,8 @@ def fetch(
         server = _Server(url.rstrip("/"), opened)
         selectors = {_of_jobs(one.selector, jobs): one.metric or one.selector for one in reads}
         sizes = {selector: server.count(selector, when) for selector in selectors}
-        _check(sizes, when, url)
-        say(f"reading {sum(sizes.values()):,} series of {server.url} ...")
+        _check(sizes, when, server.shown)
+        say(f"reading {sum(sizes.values()):,} series of {server.shown} ...")
         series: dict[Labels, list[str | None]] = {}
         for selector, size in sizes.items():
             for found, values in server.values(selector, size, when):
@@ -103,11 +103,11 @@ def _of_jobs(selector: str, jobs: Sequence[str]) -> str:
     return f"{name}{{{wanted}{', ' + rest if brace and rest != '}' else '}'}"
 
 
-def _check(sizes: Mapping[str, int], when: Span, url: str) -> None:
+def _check(sizes: Mapping[str, int], when: Span, server: str) -> None:
     total = sum(sizes.values())
     if not total:
         raise UnavailableError(
-            f"Prometheus at {url} has none of the {len(sizes)} series that the rules read, from {_utc(when.start)} to {_utc(when.end)}.",
+            f"Prometheus at {server} has none of the {len(sizes)} series that the rules read, from {_utc(when.start)} to {_utc(when.end)}.",
             hint="Check --from, --to and --job; the past may be longer ago than the server keeps it.",
         )
     if total * when.points > _MOST_SAMPLES:
@@ -133,6 +133,11 @@ class _Values:
 class _Server:
     url: str
     client: httpx.Client
+
+    @property
+    def shown(self) -> str:
+        """The address without the password that may be in it."""
+        return re.sub(r"//[^/@]*@", "//", self.url)
 
     def count(self, selector: str, when: Span) -> int:
         """How many series there were."""
@@ -174,7 +179,7 @@ class _Server:
             raise self._no_prometheus(f"status {status}")
         if body["status"] == "error":
             raise UnavailableError(
-                f"Prometheus at {self.url} refused `{parameters['query'][:200]}`: {body.get('error', 'no reason given')}.",
+                f"Prometheus at {self.shown} refused `{parameters['query'][:200]}`: {body.get('error', 'no reason given')}.",
                 hint="What takes too long or reads too much gets through with a shorter span, a longer --step or --job.",
             )
         result = body["data"].get("result") if isinstance(body.get("data"), dict) else None
@@ -192,18 +197,18 @@ class _Server:
                     content += part
                     if len(content) > _MOST_BYTES:
                         raise UnavailableError(
-                            f"An answer of {self.url} is longer than {_MOST_BYTES // 2**20} MiB.",
+                            f"An answer of {self.shown} is longer than {_MOST_BYTES // 2**20} MiB.",
                             hint="Narrow it with --job or a longer --step.",
                         )
         except httpx.TimeoutException as exc:
-            raise UnavailableError(f"Prometheus at {self.url} did not answer within {TIMEOUT:g} s.", hint=_HINT) from exc
+            raise UnavailableError(f"Prometheus at {self.shown} did not answer within {TIMEOUT:g} s.", hint=_HINT) from exc
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as exc:
             why = "connection refused" if "Connection refused" in str(exc) else str(exc) or type(exc).__name__
-            raise UnavailableError(f"Cannot reach Prometheus at {self.url} ({why}).", hint=_HINT) from exc
+            raise UnavailableError(f"Cannot reach Prometheus at {self.shown} ({why}).", hint=_HINT) from exc
         return response.status_code, bytes(content)
 
     def _no_prometheus(self, why: str) -> UnavailableError:
-        return UnavailableError(f"{self.url} does not answer as Prometheus does ({why}).", hint=_HINT)
+        return UnavailableError(f"{self.shown} does not answer as Prometheus does ({why}).", hint=_HINT)
 
 
 def notation(values: Sequence[str | None]) -> str:

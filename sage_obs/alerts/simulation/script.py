@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,10 @@ _TRAFFIC: Final = ("requests", "failed", "frustrated", "p95")
 _PHASE: Final = ("for", "version", *_TRAFFIC, "probe", "up", "fresh")
 _PROBES: Final = {"passing": 1.0, "failing": 0.0, "none": None}
 _BOOLEANS: Final = {"true": True, "false": False, "yes": True, "no": False}
+_LABEL: Final = r'\s*[A-Za-z_]\w*\s*=\s*(?:"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\')\s*'
+_SERIES: Final = re.compile(rf"[A-Za-z_:][\w:]*\s*(?:\{{(?:{_LABEL}(?:,{_LABEL})*,?\s*)?\}})?", re.ASCII)
+_NUMBER: Final = r"(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|inf)"
+_VALUE: Final = re.compile(rf"_(?:x\d+)?|stale|[-+]?{_NUMBER}(?:[-+]{_NUMBER})?(?:x\d+)?", re.ASCII | re.IGNORECASE)
 _MOST: Final = 1_000_000
 """Scrapes of one incident: half a year at production's interval, and a typing error beyond that."""
 
@@ -53,10 +58,15 @@ def _end(instance: Instance) -> int:
 
 def _instances(job: str, node: Node, step: float) -> Iterator[Instance]:
     seen: set[str] = set()
+    _label(node, job, "the job's name")
     for one in node.items(f"job {job}"):
         one.only(_INSTANCE, "an instance")
         content = one.mapping("an instance")
-        name = content["instance"].text("instance") if "instance" in content else f"{job}-{len(seen) + 1}:9090"
+        name = (
+            _label(content["instance"], content["instance"].text("instance"), "instance")
+            if "instance" in content
+            else f"{job}-{len(seen) + 1}:9090"
+        )
         if name in seen:
             raise one.wrong(f"job {job} has two instances {name}")
         seen.add(name)
@@ -69,9 +79,17 @@ def _instances(job: str, node: Node, step: float) -> Iterator[Instance]:
         yield Instance(name, begins, tuple(_phases(phases, step)))
 
 
+def _label(node: Node, text: str, what: str) -> str:
+    """A text that is a label's value as it stands."""
+    if set(text) & set('"\\\n'):
+        raise node.wrong(f"{what} has a quotation mark, a backslash or a line break")
+    return text
+
+
 def _phases(nodes: tuple[Node, ...], step: float) -> Iterator[Phase]:
-    """What a phase does not say stays as it was in the phase before, but for a restart."""
+    """What a phase does not say stays as it was in the phase before; another version is another process unless it says otherwise."""
     before: dict[str, Node] = {}
+    running = ""
     for node in nodes:
         node.only(_PHASE, "a phase")
         said = node.mapping("a phase")
@@ -82,14 +100,16 @@ def _phases(nodes: tuple[Node, ...], step: float) -> Iterator[Phase]:
             raise node.wrong("the first phase of an instance needs `version`")
         if not (ticks := _ticks(said["for"], "for", step)):
             raise said["for"].wrong("a phase lasts at least one scrape")
+        version = _label(before["version"], before["version"].text("version"), "version")
         yield Phase(
             ticks=ticks,
-            version=before["version"].text("version"),
+            version=version,
             traffic=_traffic(before, step),
             probe=_probe(before.get("probe")),
             up=_boolean(before["up"], "up") if "up" in before else True,
-            fresh=_boolean(said["fresh"], "fresh") if "fresh" in said else False,
+            fresh=_boolean(said["fresh"], "fresh") if "fresh" in said else running not in ("", version),
         )
+        running = version
 
 
 def _traffic(said: dict[str, Node], step: float) -> Traffic | None:
@@ -162,4 +182,23 @@ def _own(node: Node) -> Iterator[Series]:
         content = one.mapping("a series")
         if len(content) < 2:  # noqa: PLR2004 - both keys
             raise one.wrong("a series needs `series`, its name with labels, and `values`, one for each scrape")
-        yield Series(content["series"].text("series"), content["values"].text("values"))
+        yield Series(_name(content["series"]), _notated(content["values"]))
+
+
+def _name(node: Node) -> str:
+    """A metric with labels that are all given: `queue_depth{job="shop"}`."""
+    text = node.text("series")
+    if not _SERIES.fullmatch(text.strip()):
+        raise node.wrong(f"{text!r} is no series", hint='A series is such as queue_depth{job="shop", queue="mail"}.')
+    return text
+
+
+def _notated(node: Node) -> str:
+    text = node.text("values")
+    for token in text.split():
+        if not _VALUE.fullmatch(token):
+            raise node.wrong(
+                f"{token!r} is no value of a series",
+                hint="Values are such as 5, 0+10x20 (0 and 20 times 10 more), 5x20, _, _x20 and stale.",
+            )
+    return text

@@ -39,7 +39,7 @@ def when(at: float, origin: float) -> str:
 def changes(simulation: Simulation) -> tuple[Change, ...]:
     """Every change, in order of time."""
     every = (change for spell in simulation.spells for change in spell.changes)
-    return tuple(sorted(every, key=lambda one: one.at))
+    return tuple(sorted(every, key=lambda one: (one.at, one.alert)))
 
 
 def row(change: Change, simulation: Simulation, plain: Mapping[str, frozenset[str]]) -> tuple[str, ...]:
