@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from sage_obs.profiling.capture import Captured
     from sage_obs.profiling.profile import Profile
 
-_CLEAR = "\x1b[2J\x1b[H"
-_ROWS = 25
+_AT_ONCE = ("heap", "tasks")
+"""Kinds that `top` looks at as they are: of memory over a time a table would take tracing, which slows a service down many times over."""
 _KINDS = {
     "cpu": "What the processor is used for.",
     "wall": "Where time passes, waiting included.",
@@ -125,17 +125,24 @@ def _token() -> str:
 @_PID
 @_URL
 @click.option("--kind", type=click.Choice(list(_KINDS)), default="cpu", show_default=True, help="What to look at.")
-@click.option("--seconds", type=click.IntRange(1, 120), default=2, show_default=True, help="How long each look is.")
+@click.option("--seconds", type=click.IntRange(1, 120), default=2, show_default=True, help="How long each look is, or from look to look.")
 @click.option("--looks", type=click.IntRange(0), default=0, help="How many looks; 0 goes on until Ctrl+C, or once where nobody watches.")
 def top_(*, pid: int | None, url: str | None, kind: str, seconds: int, looks: int) -> None:
     """Show the functions with the most, again and again."""
-    live = sys.stdout.isatty()
-    looks = looks or (sys.maxsize if live else 1)
-    for _ in range(looks):
-        profile = _taken(kind, pid=pid, url=url, seconds=seconds)
-        click.echo(_CLEAR, nl=False) if live else None
-        click.echo(f"{time.strftime('%H:%M:%S')} {kind}, {seconds} s")
-        _print(profile)
+    from sage_obs.cli.profile_table import print_profile
+    from sage_obs.cli.profile_top import watch
+
+    over = None if kind in _AT_ONCE else seconds
+
+    def look() -> Profile:
+        return _taken(kind, pid=pid, url=url, seconds=over)
+
+    if sys.stdout.isatty():
+        watch(look, title=f"{kind}, {'over' if over else 'every'} {seconds} s", looks=looks, pause=0 if over else seconds)
+        return
+    for number in range(looks or 1):
+        time.sleep(seconds if number and not over else 0)
+        print_profile(look())
 
 
 @command.command("diff")
@@ -199,7 +206,9 @@ def _deliver(profile: Profile, *, title: str, output: Path | None, flamegraph: P
 
         webbrowser.open(flamegraph.resolve().as_uri())
     if output is None and flamegraph is None:
-        _print(profile)
+        from sage_obs.cli.profile_table import print_profile
+
+        print_profile(profile)
 
 
 def _write(profile: Profile, path: Path, *, title: str, form: str = "") -> None:
@@ -208,23 +217,3 @@ def _write(profile: Profile, path: Path, *, title: str, form: str = "") -> None:
     named = next((one for one, suffix in SUFFIXES.items() if path.name.endswith(suffix)), "pprof")
     path.write_bytes(written(profile, form or named, title=title))
     click.echo(str(path))
-
-
-def _print(profile: Profile) -> None:
-    from sage_obs.cli.output import print_table
-    from sage_obs.profiling.report import shown, top
-
-    for comment in profile.comments:
-        click.echo(comment, err=True)
-    kind = profile.kinds[profile.position()]
-    click.echo(f"{kind.type}: {shown(profile.total(), kind.unit)}")
-    rows = [
-        (one.own, f"{one.own_share:.1%}", one.all, f"{one.all_share:.1%}", _safe(one.function), _safe(one.file))
-        for one in top(profile, most=_ROWS)
-    ]
-    print_table(("own", "", "with calls", "", "function", "file"), rows)
-
-
-def _safe(text: str) -> str:
-    """A name from somebody else's process, without what a terminal would obey."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
