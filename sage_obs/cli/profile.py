@@ -148,17 +148,24 @@ def top_(*, pid: int | None, url: str | None, kind: str, seconds: int, looks: in
 @command.command("diff")
 @click.argument("before", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("after", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--normalize", is_flag=True, help="As if both had the same sum: shares are compared, whatever the length and the load.")
 @_OUT
 @_FLAMEGRAPH
 @_OPEN
 @_FORCE
-def diff_(*, before: Path, after: Path, **files: Any) -> None:
-    """Show what changed from one profile to another, each in any format."""
+def diff_(*, before: Path, after: Path, normalize: bool, **files: Any) -> None:
+    """Show what changed from one profile to another, each in any format.
+
+    Of two releases the same code may lie in two folders; it is compared nonetheless.
+    """
+    from sage_obs.profiling import releases
     from sage_obs.profiling.profile import difference
 
     _check(files)
+    new, old = _read(after), _read(before)
     try:
-        found = difference(_read(after), _read(before))
+        old = releases.moved(releases.scaled(old, new) if normalize and old.kinds == new.kinds else old, new)
+        found = difference(new, old)
     except ValueError as exc:
         raise ConfigError(f"{exc}.", hint="Compare two profiles of the same kind.") from exc
     _deliver(found, title=f"{before.name} to {after.name}", **files)

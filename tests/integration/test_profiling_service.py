@@ -212,6 +212,10 @@ def test_the_command_line_has_every_kind(tmp_path: Path) -> None:
             assert "accounting for" in go_pprof("-top", f"{kind}.pb.gz", home=tmp_path)
         assert "spend" in run("top", "--url", url, "--seconds", "1")
         assert "cpu: 0.000 s" in run("diff", "a.pb.gz", "a.pb.gz")
+        run("cpu", "--url", url, "--seconds", "2", "-o", "longer.pb.gz")
+        assert "cpu: 0.000 s" in run("diff", "a.pb.gz", "longer.pb.gz", "--normalize")
+        run("heap", "--url", url, "-o", "later.pb.gz")
+        assert "inuse_space: " in run("diff", "heap.pb.gz", "later.pb.gz")
         assert "cannot be compared" in run("diff", "a.pb.gz", "heap.pb.gz", code=2)
         for name in ("b.txt", "b.speedscope.json", "b.html"):
             run("convert", "a.pb.gz", name)
