@@ -44,7 +44,7 @@ _OUT = click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="File to write: .pb.gz, .txt (collapsed), .speedscope.json or .html.",
+    help="File to write: .pb.gz or .prof, .txt (collapsed), .json (speedscope) or .html.",
 )
 _FLAMEGRAPH = click.option("--flamegraph", type=click.Path(path_type=Path, dir_okay=False), help="Page to draw a flame graph on.")
 _OPEN = click.option("--open", "opens", is_flag=True, help="Open the flame graph in a browser.")
@@ -176,7 +176,7 @@ def diff_(*, before: Path, after: Path, normalize: bool, **files: Any) -> None:
 @click.argument("target", type=click.Path(path_type=Path, dir_okay=False))
 @_FORCE
 def convert_(*, source: Path, target: Path, force: bool) -> None:
-    """Write a profile in another format, by the name of the file: .pb.gz, .txt (collapsed), .speedscope.json, .html."""
+    """Write a profile in another format, by the name of the file: .pb.gz or .prof, .txt (collapsed), .json (speedscope), .html."""
     _check({"output": target, "force": force})
     _write(_read(source), target, title=source.name)
 
@@ -193,6 +193,13 @@ def _read(path: Path) -> Profile:
 
 def _check(files: dict[str, Any]) -> None:
     """Refuse before anybody waits for a profile."""
+    from sage_obs.profiling.formats import form_of
+
+    if (output := files.get("output")) is not None:
+        try:
+            form_of(output.name)
+        except ValueError as exc:
+            raise ConfigError(f"It is not clear what to write: {exc}.") from exc
     for path in (files.get("output"), files.get("flamegraph")):
         if path is not None and path.exists() and not files["force"]:
             raise RefusedError(f"{path} exists.", hint="Give another name, or --force.")
@@ -219,8 +226,7 @@ def _deliver(profile: Profile, *, title: str, output: Path | None, flamegraph: P
 
 
 def _write(profile: Profile, path: Path, *, title: str, form: str = "") -> None:
-    from sage_obs.profiling.formats import SUFFIXES, written
+    from sage_obs.profiling.formats import form_of, written
 
-    named = next((one for one, suffix in SUFFIXES.items() if path.name.endswith(suffix)), "pprof")
-    path.write_bytes(written(profile, form or named, title=title))
+    path.write_bytes(written(profile, form or form_of(path.name), title=title))
     click.echo(str(path))

@@ -217,6 +217,7 @@ def test_the_command_line_has_every_kind(tmp_path: Path) -> None:
         run("heap", "--url", url, "-o", "later.pb.gz")
         assert "inuse_space: " in run("diff", "heap.pb.gz", "later.pb.gz")
         assert "cannot be compared" in run("diff", "a.pb.gz", "heap.pb.gz", code=2)
+        assert "ends in none of" in run("convert", "a.pb.gz", "b.svg", code=2)
         for name in ("b.txt", "b.speedscope.json", "b.html"):
             run("convert", "a.pb.gz", name)
         run("convert", "b.txt", "c.pb.gz")
