@@ -23,7 +23,7 @@ class _Sources:
         self.asked: list[tuple[str, str, int | None]] = []
         self._silent, self._empty, self._lock = silent, empty, threading.Lock()
         monkeypatch.setattr(fetch, "from_url", lambda url, kind, **more: self._answer(url, kind, more["seconds"]))
-        monkeypatch.setattr(fetch, "from_process", lambda pid, kind, **more: self._outside(kind, more))
+        monkeypatch.setattr(fetch, "from_process", lambda _, kind, **more: self._outside(kind, more))
 
     def _answer(self, place: str, kind: str, seconds: int | None) -> Profile:
         with self._lock:
