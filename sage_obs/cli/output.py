@@ -9,7 +9,11 @@ import click
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print left-aligned columns on stdout; the header is bold where the output is a terminal."""
-    widths = [max(len(line[column]) for line in (header, *rows)) for column in range(len(header))]
-    for number, line in enumerate((header, *rows)):
-        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+    for number, text in enumerate(table(header, rows)):
         click.secho(text, bold=number == 0)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of left-aligned columns, the header first."""
+    widths = [max(len(line[column]) for line in (header, *rows)) for column in range(len(header))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in (header, *rows)]

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from sage_obs.profiling.capture import Captured
     from sage_obs.profiling.profile import Profile
 
-_CLEAR = "\x1b[2J\x1b[H"
-_ROWS = 25
+_AT_ONCE = ("heap", "tasks")
+"""Kinds that `top` looks at as they are: of memory over a time a table would take tracing, which slows a service down many times over."""
 _KINDS = {
     "cpu": "What the processor is used for.",
     "wall": "Where time passes, waiting included.",
@@ -44,7 +44,7 @@ _OUT = click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="File to write: .pb.gz, .txt (collapsed), .speedscope.json or .html.",
+    help="File to write: .pb.gz or .prof, .txt (collapsed), .json (speedscope) or .html.",
 )
 _FLAMEGRAPH = click.option("--flamegraph", type=click.Path(path_type=Path, dir_okay=False), help="Page to draw a flame graph on.")
 _OPEN = click.option("--open", "opens", is_flag=True, help="Open the flame graph in a browser.")
@@ -125,33 +125,47 @@ def _token() -> str:
 @_PID
 @_URL
 @click.option("--kind", type=click.Choice(list(_KINDS)), default="cpu", show_default=True, help="What to look at.")
-@click.option("--seconds", type=click.IntRange(1, 120), default=2, show_default=True, help="How long each look is.")
+@click.option("--seconds", type=click.IntRange(1, 120), default=2, show_default=True, help="How long each look is, or from look to look.")
 @click.option("--looks", type=click.IntRange(0), default=0, help="How many looks; 0 goes on until Ctrl+C, or once where nobody watches.")
 def top_(*, pid: int | None, url: str | None, kind: str, seconds: int, looks: int) -> None:
     """Show the functions with the most, again and again."""
-    live = sys.stdout.isatty()
-    looks = looks or (sys.maxsize if live else 1)
-    for _ in range(looks):
-        profile = _taken(kind, pid=pid, url=url, seconds=seconds)
-        click.echo(_CLEAR, nl=False) if live else None
-        click.echo(f"{time.strftime('%H:%M:%S')} {kind}, {seconds} s")
-        _print(profile)
+    from sage_obs.cli.profile_table import print_profile
+    from sage_obs.cli.profile_top import watch
+
+    over = None if kind in _AT_ONCE else seconds
+
+    def look() -> Profile:
+        return _taken(kind, pid=pid, url=url, seconds=over)
+
+    if sys.stdout.isatty():
+        watch(look, title=f"{kind}, {'over' if over else 'every'} {seconds} s", looks=looks, pause=0 if over else seconds)
+        return
+    for number in range(looks or 1):
+        time.sleep(seconds if number and not over else 0)
+        print_profile(look())
 
 
 @command.command("diff")
 @click.argument("before", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("after", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--normalize", is_flag=True, help="As if both had the same sum: shares are compared, whatever the length and the load.")
 @_OUT
 @_FLAMEGRAPH
 @_OPEN
 @_FORCE
-def diff_(*, before: Path, after: Path, **files: Any) -> None:
-    """Show what changed from one profile to another, each in any format."""
+def diff_(*, before: Path, after: Path, normalize: bool, **files: Any) -> None:
+    """Show what changed from one profile to another, each in any format.
+
+    Of two releases the same code may lie in two folders; it is compared nonetheless.
+    """
+    from sage_obs.profiling import releases
     from sage_obs.profiling.profile import difference
 
     _check(files)
+    new, old = _read(after), _read(before)
     try:
-        found = difference(_read(after), _read(before))
+        old = releases.moved(releases.scaled(old, new) if normalize and old.kinds == new.kinds else old, new)
+        found = difference(new, old)
     except ValueError as exc:
         raise ConfigError(f"{exc}.", hint="Compare two profiles of the same kind.") from exc
     _deliver(found, title=f"{before.name} to {after.name}", **files)
@@ -162,7 +176,7 @@ def diff_(*, before: Path, after: Path, **files: Any) -> None:
 @click.argument("target", type=click.Path(path_type=Path, dir_okay=False))
 @_FORCE
 def convert_(*, source: Path, target: Path, force: bool) -> None:
-    """Write a profile in another format, by the name of the file: .pb.gz, .txt (collapsed), .speedscope.json, .html."""
+    """Write a profile in another format, by the name of the file: .pb.gz or .prof, .txt (collapsed), .json (speedscope), .html."""
     _check({"output": target, "force": force})
     _write(_read(source), target, title=source.name)
 
@@ -179,6 +193,13 @@ def _read(path: Path) -> Profile:
 
 def _check(files: dict[str, Any]) -> None:
     """Refuse before anybody waits for a profile."""
+    from sage_obs.profiling.formats import form_of
+
+    if (output := files.get("output")) is not None:
+        try:
+            form_of(output.name)
+        except ValueError as exc:
+            raise ConfigError(f"It is not clear what to write: {exc}.") from exc
     for path in (files.get("output"), files.get("flamegraph")):
         if path is not None and path.exists() and not files["force"]:
             raise RefusedError(f"{path} exists.", hint="Give another name, or --force.")
@@ -199,32 +220,13 @@ def _deliver(profile: Profile, *, title: str, output: Path | None, flamegraph: P
 
         webbrowser.open(flamegraph.resolve().as_uri())
     if output is None and flamegraph is None:
-        _print(profile)
+        from sage_obs.cli.profile_table import print_profile
+
+        print_profile(profile)
 
 
 def _write(profile: Profile, path: Path, *, title: str, form: str = "") -> None:
-    from sage_obs.profiling.formats import SUFFIXES, written
+    from sage_obs.profiling.formats import form_of, written
 
-    named = next((one for one, suffix in SUFFIXES.items() if path.name.endswith(suffix)), "pprof")
-    path.write_bytes(written(profile, form or named, title=title))
+    path.write_bytes(written(profile, form or form_of(path.name), title=title))
     click.echo(str(path))
-
-
-def _print(profile: Profile) -> None:
-    from sage_obs.cli.output import print_table
-    from sage_obs.profiling.report import shown, top
-
-    for comment in profile.comments:
-        click.echo(comment, err=True)
-    kind = profile.kinds[profile.position()]
-    click.echo(f"{kind.type}: {shown(profile.total(), kind.unit)}")
-    rows = [
-        (one.own, f"{one.own_share:.1%}", one.all, f"{one.all_share:.1%}", _safe(one.function), _safe(one.file))
-        for one in top(profile, most=_ROWS)
-    ]
-    print_table(("own", "", "with calls", "", "function", "file"), rows)
-
-
-def _safe(text: str) -> str:
-    """A name from somebody else's process, without what a terminal would obey."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

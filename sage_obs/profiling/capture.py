@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -35,7 +35,7 @@ class Subject:
 
     url: str
     pid: int | None
-    token: str = ""
+    token: str = field(default="", repr=False)
 
 
 def capture(subject: Subject, folder: Path, *, seconds: int) -> tuple[Captured, ...]:

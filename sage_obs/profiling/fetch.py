@@ -9,6 +9,8 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import time
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -28,31 +30,44 @@ _DEFAULT_SECONDS: Final = 10
 
 
 def from_url(url: str, kind: str, *, seconds: int | None, token: str, patience: float | None = None) -> Profile:
-    """A profile of the process that serves them at `url`; it is given up when nothing comes for `patience` seconds, or 30 more than asked.
+    """A profile of the process that serves them at `url`; it is given up after `patience` seconds, or 30 more than asked.
 
     Raises ConfigError for no URL, UnavailableError where there is no profile.
     """
-    import httpx
-
     parameters = {"mode": "wall"} if kind == "wall" else {}
     if seconds is not None or kind in _SAMPLED:
         parameters["seconds"] = str(seconds or _DEFAULT_SECONDS)
     address = f"{_base(url)}{_PATHS[kind]}"
-    headers = {"authorization": f"Bearer {token}"} if token else {}
+    patience = patience or (seconds or _DEFAULT_SECONDS) + _MARGIN_SECONDS
+    status, body = _got(address, parameters, token, patience)
+    if status != HTTPStatus.OK:
+        hint = "Set SAGE_PROFILING_TOKEN to the service's." if status == HTTPStatus.UNAUTHORIZED else ""
+        raise UnavailableError(f"{address} answers {status}: {body[:300].decode(errors='replace').strip()}", hint=hint)
     try:
-        patience = patience or (seconds or _DEFAULT_SECONDS) + _MARGIN_SECONDS
-        answer = httpx.get(address, params=parameters, headers=headers, timeout=patience, trust_env=False, verify=_trust(address))
+        return pprof.decode(body)
+    except ValueError as exc:
+        raise UnavailableError(f"What {address} answers is no profile: {exc}.") from exc
+
+
+def _got(address: str, parameters: dict[str, str], token: str, patience: float) -> tuple[int, bytes]:
+    """Status and body, neither for longer nor for more than anybody would wait for. Raises UnavailableError."""
+    import httpx
+
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    deadline, body = time.monotonic() + patience, bytearray()
+    try:
+        trust = _trust(address)
+        with httpx.stream("GET", address, params=parameters, headers=headers, timeout=patience, trust_env=False, verify=trust) as answer:
+            for part in answer.iter_bytes():
+                body += part
+                if len(body) > _MOST_BYTES or time.monotonic() > deadline:
+                    why = f"more than {_MOST_BYTES >> 20} MiB came" if len(body) > _MOST_BYTES else f"it did not end within {patience:g} s"
+                    raise UnavailableError(f"Cannot fetch a profile from {address}: {why}.")
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
         reason = str(exc) or type(exc).__name__
         hint = "Is it on? SAGE_PROFILING_ENABLED=true; --url says where, and --pid looks at any Python process."
         raise UnavailableError(f"Cannot fetch a profile from {address}: {reason}.", hint=hint) from exc
-    if answer.status_code != httpx.codes.OK:
-        hint = "Set SAGE_PROFILING_TOKEN to the service's." if answer.status_code == httpx.codes.UNAUTHORIZED else ""
-        raise UnavailableError(f"{address} answers {answer.status_code}: {answer.text[:300].strip()}", hint=hint)
-    try:
-        return pprof.decode(answer.content[:_MOST_BYTES])
-    except ValueError as exc:
-        raise UnavailableError(f"What {address} answers is no profile: {exc}.") from exc
+    return answer.status_code, bytes(body)
 
 
 def _trust(address: str) -> ssl.SSLContext | bool:

@@ -6,6 +6,12 @@ from sage_obs.profiling import collapsed, flamegraph, pprof, speedscope
 from sage_obs.profiling.profile import Profile
 
 SUFFIXES = {"pprof": ".pb.gz", "collapsed": ".txt", "speedscope": ".speedscope.json", "flamegraph": ".html"}
+_ENDINGS = {
+    "pprof": (".pb.gz", ".pb", ".pprof", ".prof"),
+    "speedscope": (".json",),
+    "collapsed": (".txt", ".collapsed", ".folded"),
+    "flamegraph": (".html", ".htm"),
+}
 TYPES = {
     "pprof": "application/octet-stream",
     "collapsed": "text/plain; charset=utf-8",
@@ -23,6 +29,14 @@ def written(profile: Profile, form: str, *, title: str) -> bytes:
         "flamegraph": lambda: flamegraph.render(profile, title=title),
     }
     return writers[form]()
+
+
+def form_of(name: str) -> str:
+    """The format a file of that name is to have. Raises ValueError where the name does not say."""
+    for form, endings in _ENDINGS.items():
+        if name.lower().endswith(endings):
+            return form
+    raise ValueError(f"the name of {name} ends in none of {', '.join(ending for endings in _ENDINGS.values() for ending in endings)}")
 
 
 def read(data: bytes) -> Profile:

@@ -18,7 +18,7 @@ from sage_obs.profiling.alarms import CLOCKS, Alarm
 from sage_obs.profiling.idleness import idle
 from sage_obs.profiling.stacks import key_of, task_name, threads
 from sage_obs.profiling.ticking import Ticker
-from sage_obs.profiling.windows import Mode, Window
+from sage_obs.profiling.windows import Mode, Spot, Window
 
 HZ: Final = 100
 MOST_HZ: Final = 500
@@ -51,6 +51,7 @@ class Sampler:
         self._busy = threading.Lock()
         self._times: dict[int, tuple[int, str, int]] = {}
         self._owed: dict[int, int] = {}
+        self._spots: dict[int, Spot] = {}
         self._process = 0
         self._wall = self._last = 0
         self._alarms: dict[Mode, Alarm] = {}
@@ -200,6 +201,7 @@ class Sampler:
         whole, self._process = process - self._process, process
         self._last = process
         seen = 0
+        stood, self._spots = self._spots, {}
         for ident, (native, name, spent) in times.items():
             known = before.get(ident)
             used = spent - known[2] if known is not None and known[0] == native else spent
@@ -210,8 +212,9 @@ class Sampler:
             due = self._owed.pop(ident, 0) + used
             if due and cpu and not last and idle(native, frame, here=frame is interrupted, shared=used < whole * _ALONE):
                 self._owed[ident], due = due, 0
-            if wall or due:
-                spot = name, tasks.get(ident, ""), key_of(frame)
+            if wall or due:  # who has not run since stands where it stood
+                spot = (stood.get(ident) if used == 0 else None) or Spot(name, tasks.get(ident, ""), key_of(frame))
+                self._spots[ident] = spot
                 for window in cpu if due else ():
                     window.add(spot, due)
                 for window in wall if name != OWN else ():

@@ -10,13 +10,29 @@ from sage_obs.profiling.profile import Frame, Kind, Labels, Profile, Stack, Valu
 from sage_obs.profiling.stacks import Key, stack_of
 
 Mode = Literal["cpu", "wall"]
-Spot = tuple[str, str, Key]
-"""Thread, task and stack."""
-
 NATIVE: Final = Frame("(threads of native code, or that have ended)")
 _OTHER: Final = Frame("(stacks beyond the limit)")
 _MOST_STACKS: Final = 20_000
 _SECOND: Final = 1_000_000_000
+
+
+class Spot:
+    """Thread, task and stack: where time is spent. Code is known by its identity, as it takes long to hash."""
+
+    __slots__ = ("_hash", "_same", "key", "task", "thread")
+
+    def __init__(self, thread: str, task: str, key: Key) -> None:
+        self.thread = thread
+        self.task = task
+        self.key = key  # which keeps the code, and so its identity
+        self._same = thread, task, tuple(map(id, key[0::2])), key[1::2]
+        self._hash = hash(self._same)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Spot) and self._same == other._same)
 
 
 class Window:
@@ -28,18 +44,18 @@ class Window:
         self.ticks = 0
         self.gone = threading.Event()
         self._limit = limit
-        self._spent: dict[Spot, int] = {}
+        self._spent: dict[Spot, list[int]] = {}
         self._elsewhere = self._beyond = 0
         self._began, self._started = time.time_ns(), time.monotonic_ns()
         self._ended = 0
 
     def add(self, spot: Spot, nanoseconds: int) -> None:
         """This much time was spent here."""
-        spent = self._spent
-        if spot in spent:
-            spent[spot] += nanoseconds
-        elif len(spent) < self._limit:
-            spent[spot] = nanoseconds
+        cell = self._spent.get(spot)
+        if cell is not None:
+            cell[0] += nanoseconds
+        elif len(self._spent) < self._limit:
+            self._spent[spot] = [nanoseconds]
         else:
             self._beyond += nanoseconds
 
@@ -54,7 +70,8 @@ class Window:
     def profile(self, comments: tuple[str, ...] = ()) -> Profile:
         """Samples and nanoseconds; a sample is a period's worth of time, so that the two columns say the same."""
         period = _SECOND // self.hz
-        rows = [(stack_of(key), _values(spent, period), _labels(thread, task)) for (thread, task, key), spent in list(self._spent.items())]
+        found = [(spot, spent[0]) for spot, spent in list(self._spent.items())]
+        rows = [(stack_of(spot.key), _values(spent, period), _labels(spot.thread, spot.task)) for spot, spent in found]
         rows += [(stack, _values(spent, period), ()) for stack, spent in self._unseen() if spent >= period]
         kind = Kind(self.mode, "nanoseconds")
         kinds = (Kind("samples", "count"), kind)

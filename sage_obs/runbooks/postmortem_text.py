@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Final
+from urllib.parse import quote
 
 from sage_obs.files import replace_text
 from sage_obs.runbooks.journal import Event
@@ -83,7 +84,10 @@ def _lines(timeline: Sequence[Line]) -> str:
 
 
 def _exhibit(one: Exhibit) -> str:
-    return f"{one.name}: not captured ({one.error})" if one.error else f"{one.name}: `{one.file}`, {one.size} bytes, sha256 `{one.sha256}`"
+    if one.error:
+        return f"{one.name}: not captured ({one.error})"
+    place = f"[{one.file}]({quote(one.file)})" if one.file.endswith(".html") else f"`{one.file}`"  # a page that a browser opens as it is
+    return f"{one.name}: {place}, {one.size} bytes, sha256 `{one.sha256}`"
 
 
 def step(events: Sequence[Event], now: Situation) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -134,11 +135,15 @@ def test_go_fetches_it_over_tls(tmp_path: Path) -> None:
         with socket.create_connection((host, int(port))):
             top = go_pprof("-top", f"https+insecure://any:{TOKEN}@{address}profile?seconds=1", home=tmp_path)
             trusting = ssl.create_default_context(cafile=certificate)
+            trust = {**os.environ, "SAGE_PROFILING_TOKEN": TOKEN, "SSL_CERT_FILE": certificate}
+            ours = [sys.executable, "-m", "sage_obs", "profile", "tasks", "--url", f"https://{host}:{port}"]
+            believed = subprocess.run(ours, env=trust, capture_output=True, text=True, timeout=60, check=False)
             verified = httpx.get(f"https://{address}cmdline", auth=("any", TOKEN), verify=trusting, trust_env=False)
         with pytest.raises(httpx.TransportError):
             httpx.get(f"http://{address}cmdline", trust_env=False)
     assert verified.status_code == 200
     assert "spend" in top
+    assert "spend" in believed.stdout, believed.stderr
 
 
 def test_forked_workers_are_asked_by_way_of_their_parent(tmp_path: Path) -> None:
@@ -194,7 +199,7 @@ def test_the_command_line_has_every_kind(tmp_path: Path) -> None:
 
         def run(*arguments: str, code: int = 0) -> str:
             command = [sys.executable, "-m", "sage_obs", "profile", *arguments]
-            environ = {**os.environ, "SAGE_PROFILING_TOKEN": TOKEN}
+            environ = {**os.environ, "SAGE_PROFILING_TOKEN": TOKEN, "BROWSER": "echo opened %s"}
             done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60, check=False)
             assert done.returncode == code, done.stdout + done.stderr
             assert "Traceback" not in done.stderr
@@ -207,19 +212,33 @@ def test_the_command_line_has_every_kind(tmp_path: Path) -> None:
             assert "accounting for" in go_pprof("-top", f"{kind}.pb.gz", home=tmp_path)
         assert "spend" in run("top", "--url", url, "--seconds", "1")
         assert "cpu: 0.000 s" in run("diff", "a.pb.gz", "a.pb.gz")
+        run("cpu", "--url", url, "--seconds", "2", "-o", "longer.pb.gz")
+        assert "cpu: 0.000 s" in run("diff", "a.pb.gz", "longer.pb.gz", "--normalize")
+        run("heap", "--url", url, "-o", "later.pb.gz")
+        assert "inuse_space: " in run("diff", "heap.pb.gz", "later.pb.gz")
         assert "cannot be compared" in run("diff", "a.pb.gz", "heap.pb.gz", code=2)
+        assert "ends in none of" in run("convert", "a.pb.gz", "b.svg", code=2)
         for name in ("b.txt", "b.speedscope.json", "b.html"):
             run("convert", "a.pb.gz", name)
         run("convert", "b.txt", "c.pb.gz")
         run("convert", "b.speedscope.json", "d.pb.gz")
         assert "spend" in go_pprof("-top", "c.pb.gz", home=tmp_path) + (tmp_path / "a.html").read_text()
         assert "no profile" in run("convert", "a.html", "e.pb.gz", code=2)
+        assert "opened file:///" in run("tasks", "--url", url, "--open")
+        captured = run("capture", "all", "--url", url, "--pid", str(process.pid), "--seconds", "1")
+        assert {f"all/{kind}{suffix}" for kind in ("cpu", "wall", "tasks", "heap") for suffix in (".pb.gz", ".html")} <= set(
+            captured.split()
+        )
+        assert "exists" in run("capture", "all", "--url", url, code=3)
+        found = run("capture", "all", "--url", "http://127.0.0.1:1", "--pid", str(process.pid), "--seconds", "1", "--force", "--json")
+        assert [json.loads(line)["kind"] for line in found.splitlines()] == ["tasks", "cpu", "wall"]
         outside = run("cpu", "--pid", str(process.pid), "--seconds", "1")
         assert "spend" in outside
         assert "MainThread" in run("tasks", "--pid", str(process.pid), "-o", "t.pb.gz") + go_pprof("-tags", "t.pb.gz", home=tmp_path)
         assert "cannot be seen from outside" in run("heap", "--pid", str(process.pid), code=2)
         assert "cannot look at process" in run("cpu", "--pid", str(2**22 - 1), "--seconds", "1", code=1)
     assert "Cannot fetch a profile" in run("cpu", "--url", url, "--seconds", "1", code=1)
+    assert run("capture", "none", "--url", url, "--seconds", "1", code=1).count("Cannot fetch") == 1
 
 
 class _Pyroscope(BaseHTTPRequestHandler):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import logging
 import socket
@@ -19,6 +20,7 @@ import sage_obs
 from sage_obs.errors import ConfigError, UnavailableError
 from sage_obs.layer import Layer
 from sage_obs.profiling import collapsed, pages, pprof, speedscope
+from sage_obs.profiling.sampler import Sampler
 from sage_obs.settings import OPTIONS, Settings
 
 _TOKEN = f"s3cret-{1 + 1}"
@@ -161,9 +163,26 @@ def test_secrets_are_in_no_repr() -> None:
     assert "s3cret" not in f"{settings!r} {plan!r} {Layer(settings, plan)!r}"
 
 
+def _descriptors() -> int:
+    """How many files and sockets are open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def _settles(handle: sage_obs.Handle, descriptors: int) -> None:
+    """Within ten seconds no window is open, no request is being answered and nothing is left open."""
+    sampler = next(one for one in gc.get_objects() if type(one) is Sampler and one._has_signal())
+    deadline = time.monotonic() + 10
+    while sampler._windows or _descriptors() > descriptors or [one for one in threading.enumerate() if "process_request" in one.name]:
+        assert time.monotonic() < deadline, (sampler._windows, _descriptors(), descriptors, threading.enumerate())
+        time.sleep(0.05)
+    assert _get(handle, "cmdline").status_code == 200
+
+
 def test_fifty_fetches_at_once_are_some_profiles_and_the_rest_is_told_to_wait(instrument: Start) -> None:
     """No more than the bound run, the others get 503 with a time to come again, and afterwards everything is as before."""
     handle = _start(instrument)
+    _get(handle, "profile?seconds=1")
+    descriptors = _descriptors()
     with ThreadPoolExecutor(50) as pool:
         answers = list(pool.map(lambda _: _get(handle, "profile?seconds=4"), range(50)))
     statuses = [answer.status_code for answer in answers]
@@ -172,6 +191,7 @@ def test_fifty_fetches_at_once_are_some_profiles_and_the_rest_is_told_to_wait(in
     assert all(answer.headers["retry-after"] == "5" for answer in answers if answer.status_code == 503)
     assert all(pprof.decode(answer.content).kinds for answer in answers if answer.status_code == 200)
     assert _get(handle, "profile?seconds=1").status_code == 200
+    _settles(handle, descriptors)
 
 
 def test_the_second_heap_profile_is_told_to_wait(instrument: Start) -> None:
@@ -189,6 +209,8 @@ def test_the_second_heap_profile_is_told_to_wait(instrument: Start) -> None:
 def test_a_client_that_leaves_leaves_nothing_behind(instrument: Start) -> None:
     """Its window is closed within a moment, and its turn is free."""
     handle = _start(instrument)
+    _get(handle, "profile?seconds=1")
+    descriptors = _descriptors()
     for _ in range(pages.MOST_AT_ONCE * 2):
         connection = socket.create_connection(("127.0.0.1", handle.profiling_port or 0))
         connection.sendall(b"GET /debug/pprof/profile?seconds=120 HTTP/1.1\r\nhost: localhost\r\n\r\n")
@@ -198,9 +220,7 @@ def test_a_client_that_leaves_leaves_nothing_behind(instrument: Start) -> None:
     while (answer := _get(handle, "profile?seconds=1")).status_code != 200:
         assert answer.status_code == 503
         assert time.monotonic() < deadline
-    while [one for one in threading.enumerate() if "process_request" in one.name]:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    _settles(handle, descriptors)
 
 
 def test_the_end_of_the_layer_ends_what_is_being_taken(instrument: Start) -> None:

@@ -156,3 +156,12 @@ def test_a_page_runs_nothing_of_what_a_profile_says() -> None:
     assert page.count("</script>") == 2
     assert "default-src 'none'" in page
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_a_files_name_says_what_is_written() -> None:
+    """Names that are usual for a format are known, whatever their case; another is an error that lists them."""
+    names = ("cpu.pb.gz", "cpu.prof", "a.PPROF", "b.speedscope.json", "b.json", "c.txt", "c.folded", "d.html")
+    assert [formats.form_of(name) for name in names] == [*["pprof"] * 3, *["speedscope"] * 2, *["collapsed"] * 2, "flamegraph"]
+    for name in ("cpu", "cpu.svg", "pb.gz.zip"):
+        with pytest.raises(ValueError, match=r"ends in none of \.pb\.gz"):
+            formats.form_of(name)

@@ -17,12 +17,13 @@ import pytest
 
 from sage_obs import loops
 from sage_obs.profiling import clocks, heap, idleness, stacks, tasks, windows
+from sage_obs.profiling import sampler as sampling
 from sage_obs.profiling.contention import Contentions
 from sage_obs.profiling.locks import Locks
 from sage_obs.profiling.profile import Frame, Profile
 from sage_obs.profiling.sampler import Sampler
 from sage_obs.profiling.stalls import Stalls, _Beat
-from sage_obs.profiling.windows import Window
+from sage_obs.profiling.windows import Spot, Window
 
 
 def _names(profile: Profile) -> set[str]:
@@ -143,12 +144,61 @@ def test_a_window_is_bounded() -> None:
     window = Window("cpu", 100, limit=2)
     code = compile("0", "f", "exec")
     for line in range(10):
-        window.add(("t", "", (code, line)), 10_000_000)
+        window.add(Spot("t", "", (code, line)), 10_000_000)
     window.add_elsewhere(20_000_000)
     profile = window.profile()
     assert profile.total("cpu") == 120_000_000
     assert profile.total("samples") == 12
     assert {(windows._OTHER,), (windows.NATIVE,)} < {sample.stack for sample in profile.samples}
+
+
+def test_a_spot_is_the_same_by_thread_task_code_and_line() -> None:
+    """Made anew at each look it is counted in one place; equal code that is another object is another place until it has a name."""
+    one, other = (compile("0", "f", "exec") for _ in range(2))
+    spot = Spot("t", "a", (one, 1000, one, 2000))
+    assert spot == Spot("t", "a", (one, int("1000"), one, int("2000")))
+    others = [
+        ("u", "a", (one, 1000, one, 2000)),
+        ("t", "", (one, 1000, one, 2000)),
+        ("t", "a", (one, 1000, one, 2001)),
+        ("t", "a", (one, 1000)),
+    ]
+    assert not [each for each in (*others, ("t", "a", (other, 1000, one, 2000))) if Spot(*each) == spot]
+    window = Window("wall", 100)
+    for code in (one, one, other):
+        window.add(Spot("t", "", (code, 1)), 10_000_000)
+    assert [sample.values for sample in window.profile().samples] == [(3, 30_000_000)]
+
+
+def test_a_thread_that_has_not_run_stands_where_it_stood(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its stack is not walked again at every look, and its time is counted all the same; one that ran is seen where it is now."""
+    ends = threading.Event()
+    walked: list[set[str]] = []
+
+    def sleeps() -> None:
+        ends.wait()
+
+    thread = threading.Thread(target=sleeps, name="sleeper")
+    thread.start()
+    walk = stacks.key_of
+
+    def noted(frame: Any) -> stacks.Key:
+        key = walk(frame)
+        walked.append({code.co_qualname for code in key[0::2] if not isinstance(code, int)})
+        return key
+
+    monkeypatch.setattr(sampling, "key_of", noted)
+    with sampler.window("wall") as window:
+        for _ in range(20):
+            sampler.tick(None)
+            time.sleep(0.01)
+    ends.set()
+    thread.join()
+    slept = [one for one in window.profile().samples if ("thread", "sleeper") in one.labels]
+    assert len(slept) == 1
+    assert slept[0].values[1] == pytest.approx(window.profile().duration, rel=0.1)
+    assert sum(sleeps.__qualname__ in names for names in walked) < 10
+    assert sum("test_a_thread_that_has_not_run_stands_where_it_stood" in names for names in walked) >= 20
 
 
 def test_clocks_of_threads_that_have_ended_are_an_error_and_not_a_crash() -> None:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sage_obs.errors import JournalError
 from sage_obs.runbooks import journal, postmortem, postmortem_text, runs
+from sage_obs.runbooks.records import Exhibit
 from tests.support.runbooks import FAILING, Scene
 
 
@@ -84,3 +86,15 @@ def test_a_bar_in_a_text_does_not_break_the_table(tmp_path: Path) -> None:
     rows = [line for line in postmortem_text.as_markdown(postmortem.draft(events)).splitlines() if line.startswith("| 1970")]
     assert rows
     assert all(row.replace("\\|", "").count("|") == 4 for row in rows)
+
+
+def test_a_flame_graph_is_a_link_and_other_evidence_a_name(tmp_path: Path) -> None:
+    """Whoever reads the draft in the run's folder opens the page from there."""
+    page = Exhibit("cpu flame graph of a 1", "evidence/a 1-cpu.html", "ab", 7, "")
+    draft = replace(
+        postmortem.draft(_ran(Scene(tmp_path))), evidence=(page, replace(page, file="evidence/log.txt"), Exhibit("x", "", "", 0, "gone"))
+    )
+    text = postmortem_text.as_markdown(draft)
+    assert "- cpu flame graph of a 1: [evidence/a 1-cpu.html](evidence/a%201-cpu.html), 7 bytes" in text
+    assert "`evidence/log.txt`, 7 bytes" in text
+    assert "- x: not captured (gone)" in text
