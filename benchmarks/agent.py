@@ -83,8 +83,8 @@ def _agent(workers: int) -> Callable[[int], Sequence[str]]:
     return lambda port: (sys.executable, "-m", "sage_agent", "serve", "--host", "127.0.0.1", "--port", str(port), "--workers", str(workers))
 
 
-def _peer(name: str) -> Callable[[int], Sequence[str]]:
-    return lambda port: (sys.executable, __file__, "--serve", name, "--port", str(port))
+def _peer(name: str, workers: int = 1) -> Callable[[int], Sequence[str]]:
+    return lambda port: (sys.executable, __file__, "--serve", name, "--port", str(port), "--workers", str(workers))
 
 
 def stacks(workers: int) -> list[Stack]:
@@ -96,7 +96,7 @@ def stacks(workers: int) -> list[Stack]:
         Stack(f"{OURS}, one process", _agent(1)),
         Stack(f"{BARE}, one process", _agent(1), environ=off),
         Stack("its HTTP server alone, one process", _peer("hello")),
-        Stack("FastAPI and the usual instrumentation", _peer("fastapi"), needs="fastapi"),
+        Stack("FastAPI and the usual instrumentation", _peer("fastapi", workers), needs="fastapi"),
         Stack("a2a-sdk, SendMessage", _peer("a2a"), path="/", body=_SEND, headers={"a2a-version": "1.0"}, needs="a2a-sdk"),
         Stack(
             "LiteLLM proxy", _litellm, path="/v1/chat/completions", body=_CHAT, headers={"authorization": "Bearer sk-1"}, needs="litellm"
@@ -121,7 +121,7 @@ async def _hello(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"ok"})
 
 
-def serve_hello(port: int) -> None:
+def serve_hello(port: int, _: int) -> None:
     """Our HTTP server with an application that does nothing."""
     from sage_agent.server.draining import DrainingServer
     from sage_agent.server.hooks import Hooks
@@ -134,9 +134,14 @@ def serve_hello(port: int) -> None:
     DrainingServer(_hello, hooks, drain_timeout=1.0).serve_on(open_listener("127.0.0.1", port, environ={}).sock)
 
 
-def serve_fastapi(port: int) -> None:
+def serve_fastapi(port: int, workers: int) -> None:
     """The same endpoint as people write it, with prometheus-fastapi-instrumentator, OpenTelemetry and a JSON access log."""
     import logging
+
+    listener = socket.create_server(("127.0.0.1", port), backlog=2048)
+    for _ in range(workers - 1):
+        if os.fork() == 0:
+            break
 
     import uvicorn
     from fastapi import FastAPI
@@ -177,10 +182,10 @@ def serve_fastapi(port: int) -> None:
     handler = logging.FileHandler(os.environ["SAGE_LOG_OUTPUT"])
     handler.setFormatter(JsonFormatter())
     logging.getLogger("uvicorn.access").handlers = [handler]
-    uvicorn.run(application, host="127.0.0.1", port=port, log_config=None, log_level="info")
+    uvicorn.Server(uvicorn.Config(application, log_config=None, log_level="info")).run(sockets=[listener])
 
 
-def serve_a2a(port: int) -> None:
+def serve_a2a(port: int, _: int) -> None:
     """An agent that echoes, as the SDK serves it."""
     import uvicorn
     from a2a.server.agent_execution import AgentExecutor, RequestContext
@@ -222,7 +227,7 @@ def _sink() -> Iterator[str]:
         process.wait()
 
 
-def serve_sink(port: int) -> None:
+def serve_sink(port: int, _: int) -> None:
     """Answer everything with 200."""
 
     class Sink(BaseHTTPRequestHandler):
@@ -403,7 +408,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.serve:
-        {**PEERS, "sink": serve_sink}[asked.serve](asked.port)
+        {**PEERS, "sink": serve_sink}[asked.serve](asked.port, asked.workers)
         return
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is needed and is not there. Type: apt-get install -y wrk")
