@@ -93,7 +93,7 @@ CONDITIONS: Final = (
     Condition(
         alert="SageLlmFailing",
         trigger="llm-failing",
-        severity=Severity.P1,
+        severity=Severity.P2,
         title="Calls",
         sentence="more than 10 % of the calls fail at the provider",
         value=lambda windows: share(_FAILED, windows.rate, by=_PROVIDER),

@@ -24,6 +24,9 @@ _HOUR: Final = 3600.0
 _ENOUGH: Final = 60.0
 """Requests in five minutes; fewer say little of a share of a twentieth."""
 _FEW: Final = 20.0
+_MOST_STARTS: Final = 5
+"""In a quarter of an hour. Each worker of an agent that is renewed on purpose may count as one; one that cannot stay up, restarted after
+10, 20, 40 … seconds as Kubernetes does it, passes this within ten minutes."""
 
 
 def _share_of(trigger: Trigger) -> Share:
@@ -168,9 +171,9 @@ CONDITIONS: Final = (
         trigger="crash-loop",
         severity=Severity.P1,
         title="An instance",
-        sentence="it has started more often than twice in a quarter of an hour",
+        sentence="it has started more often than five times in a quarter of an hour",
         value=lambda windows: f"max by (job, instance) (changes({RELEASE_TIMESTAMP.name}[{duration(windows.scaled(900))}]))",
-        threshold=2,
+        threshold=_MOST_STARTS,
         by="job, instance",
         who="{{ $labels.job }} at {{ $labels.instance }}",
         hold=30,
