@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from sage_agent import config, serve
+from sage_agent import config, parts, serve
 from sage_agent.llm.breaker import Breaker
 from sage_agent.llm.config import LlmConfig
 from sage_agent.llm.providers.base import Completion, Delta, Prompt
@@ -50,7 +50,7 @@ def main(url: str, key: str) -> None:
         del connections
         return (Target([NextAgent(url, Path(key))], Breaker("next-agent", llm.breaker)),)
 
-    vars(serve)["open_targets"] = open_targets
+    vars(parts)["open_targets"] = open_targets
     serve.serve(config.load(file=None, environ=os.environ), environ=os.environ)
 
 

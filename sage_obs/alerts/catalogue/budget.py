@@ -38,15 +38,11 @@ def records(objectives: Iterable[Objective], windows: Windows) -> tuple[Recordin
 
     Events and not shares are recorded, as the mean of shares is not the share of the events.
     """
-    window = duration(windows.rate)
-    return tuple(
-        rule
-        for objective in objectives
-        for rule in (
-            RecordingRule(RECORD_SLO_TOTAL, objective.events.total_rate(window), {LABEL_SLO: objective.name}),
-            RecordingRule(RECORD_SLO_BAD, objective.events.bad_rate(window), {LABEL_SLO: objective.name}),
-            RecordingRule(RECORD_SLO_BUDGET, _budget(objective), {LABEL_SLO: objective.name}),
-        )
+    window, every = duration(windows.rate), tuple(objectives)
+    return (
+        *(RecordingRule(RECORD_SLO_TOTAL, one.events.total_rate(window), {LABEL_SLO: one.name}) for one in every),
+        *(RecordingRule(RECORD_SLO_BAD, one.events.bad_rate(window), {LABEL_SLO: one.name}) for one in every),
+        *(RecordingRule(RECORD_SLO_BUDGET, _budget(one), {LABEL_SLO: one.name}) for one in every),
     )
 
 
