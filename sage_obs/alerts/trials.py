@@ -148,6 +148,8 @@ def _of_stage(condition: Condition, stage: Stage, clock: Clock) -> Iterator[Tria
     window = clock.rate if stage.window is None else clock.window(stage.window)
     course = stage.course(window)
     above, below = stage.levels or _levels(condition)
+    if not _can_be_tried(condition, stage, above, below):
+        return
     yield _above(condition, stage, course, clock, above)
     ticks = course.since + clock.hold(condition) + window + _BEYOND
     yield _silent("just-below-the-threshold", stage.make(below, stage.plenty, clock.tick), ticks)
@@ -165,6 +167,17 @@ def _of_stage(condition: Condition, stage: Stage, clock: Clock) -> Iterator[Tria
         enough = condition.min_samples / window * _ENOUGH
         yield _above(condition, stage, _later(course, window), clock, above, name="just-enough-events", events=enough)
     yield _silent("nothing-but-the-target", [], ticks)
+
+
+def _can_be_tried(condition: Condition, stage: Stage, above: float, below: float) -> bool:
+    """Whether the levels lie on both sides of the threshold and can be made; of an operator's own threshold they may not."""
+    over, under = (above, below) if condition.sign == ">" else (below, above)
+    try:
+        for level in (above, below):
+            stage.make(level, stage.plenty, 1.0)
+    except ValueError:  # too close to a bucket's bound
+        return False
+    return under <= condition.threshold < over or under < condition.threshold <= over
 
 
 def _levels(condition: Condition) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from sage_obs.alerts import settings
 from sage_obs.alerts.catalogue import KNOWN, groups
 from sage_obs.alerts.links import Links
 from sage_obs.alerts.lint import lint
+from sage_obs.alerts.render import ResponderRoute, render
 from sage_obs.alerts.settings import AlertSettings
 from sage_obs.cli import run
 from sage_obs.conventions import Severity
@@ -59,6 +60,16 @@ def test_an_alert_is_changed_and_another_left_out() -> None:
     assert (rules["SageErrorRateHigh"].hold, rules["SageErrorRateHigh"].labels["severity"]) == (60.0, Severity.P2.value)
     assert "SageMixedVersions" not in rules
     assert wanted.of(DRILL) is DRILL
+
+
+@pytest.mark.parametrize(("name", "threshold"), [("SageStorageSlow", 0.33), ("SageTargetsDown", 0.5)])
+def test_a_threshold_that_cannot_be_tried_has_its_rule_and_no_test(name: str, threshold: float) -> None:
+    """Too close to a bucket's bound, or away from the levels that are tried: the export works all the same."""
+    wanted = _parse(alerts={name: {"threshold": threshold}})
+    files = render(PRODUCTION, links=Links(), responder=ResponderRoute(), settings=wanted)
+    assert any(f"> {threshold:g}" in text for file, text in files.items() if file.startswith("sage-"))
+    tried = {test["name"] for file, text in files.items() if file.startswith("tests/sage-") for test in yaml.safe_load(text)["tests"]}
+    assert set(KNOWN) - tried == {name}
 
 
 @pytest.mark.parametrize(
